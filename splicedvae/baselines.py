@@ -1,0 +1,352 @@
+"""Baselines for splicing ratios: what a model has to beat.
+
+Every baseline is fitted on training cells, tuned on validation cells by the binomial
+log-likelihood and nothing else, and predicts from total counts (or from cluster labels) alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from scipy.special import logit
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+
+from ._entries import checked_counts, clipped, pooled_ratio
+from ._regression import linear_ratio, ridge_binomial
+
+
+def _layer(adata: AnnData, name: str) -> sp.csr_array:
+    if name not in adata.layers:
+        raise KeyError(
+            f"layer {name!r} is missing (found: {sorted(adata.layers)}); "
+            "splicedvae.data.prepare adds 'total' beside 'spliced' and 'unspliced'"
+        )
+    return checked_counts(f"layer {name!r}", adata.layers[name], adata.var_names)
+
+
+def _log_likelihood(spliced: np.ndarray, unspliced: np.ndarray, ratio: np.ndarray) -> float:
+    """Binomial log-likelihood of counts, without the coefficient, summed over entries."""
+    return float(np.vdot(spliced, np.log(ratio)) + np.vdot(unspliced, np.log1p(-ratio)))
+
+
+class _Baseline:
+    """Checks, the pooled ratio and the choice of a setting, common to all baselines.
+
+    A subclass yields (setting, state, validation ratios) from ``_candidates``; the most likely
+    one's state is kept for ``_ratio``.
+    """
+
+    def fit(self, train: AnnData, val: AnnData) -> Self:
+        """Fit on ``train`` and choose settings on ``val``.
+
+        Parameters
+        ----------
+        train, val
+            Cells by genes, same genes in the same order, raw counts in ``layers["spliced"]`` and
+            ``layers["unspliced"]``, and ``layers["total"]`` where the baseline reads totals.
+
+        Returns
+        -------
+        The fitted baseline; the chosen setting is in ``params_``.
+
+        Raises
+        ------
+        KeyError
+            A layer or the cluster key is missing.
+        ValueError
+            Counts are not raw counts, cells are missing, or genes differ.
+        """
+        if not train.n_obs or not val.n_obs:
+            raise ValueError(f"{'val' if train.n_obs else 'train'} has no cells")
+        self.var_names_ = train.var_names.copy()
+        self._check_genes(val)
+        spliced, unspliced = _layer(train, "spliced"), _layer(train, "unspliced")
+        held_out = _layer(val, "spliced").toarray(), _layer(val, "unspliced").toarray()
+        self.mean_ = pooled_ratio(spliced, unspliced)
+        self.params_: dict = {}
+        best = -np.inf
+        for params, state, ratio in self._candidates(train, val, spliced, unspliced):
+            score = _log_likelihood(*held_out, clipped(ratio))
+            if score > best:
+                best, self.params_, self._state = score, params, state
+        return self
+
+    def predict(self, query: AnnData) -> np.ndarray:
+        """Splicing ratios of the query cells.
+
+        Parameters
+        ----------
+        query
+            Cells with the genes of the training cells; needs no spliced or unspliced counts.
+
+        Returns
+        -------
+        Array (cells, genes) of ratios in (0, 1).
+
+        Raises
+        ------
+        KeyError
+            ``layers["total"]`` or the cluster key is missing where the baseline reads it.
+        ValueError
+            Genes differ from the training genes.
+        """
+        if not hasattr(self, "var_names_"):
+            raise ValueError(f"{type(self).__name__} is not fitted; call fit(train, val) first")
+        self._check_genes(query)
+        return clipped(self._ratio(query))
+
+    def _shrunk(self, spliced: np.ndarray, total: np.ndarray, prior: float) -> np.ndarray:
+        """Ratio of summed counts with ``prior`` further counts at the gene mean."""
+        return (spliced + prior * self.mean_) / (total + prior)
+
+    def _check_genes(self, adata: AnnData) -> None:
+        if not adata.var_names.equals(self.var_names_):
+            missing = list(self.var_names_.difference(adata.var_names))
+            extra = list(adata.var_names.difference(self.var_names_))
+            raise ValueError(
+                f"genes differ from train in number or order: {len(missing)} missing "
+                f"{missing[:5]}, {len(extra)} unknown {extra[:5]}; give adata[:, train.var_names]"
+            )
+
+
+class GeneMean(_Baseline):
+    """The pooled training ratio of each gene, the same in every cell: learns nothing of cells.
+
+    Attributes
+    ----------
+    mean_
+        Array (genes,), see `pooled_ratio`.
+    """
+
+    def _candidates(self, train, val, spliced, unspliced):
+        yield {}, None, np.broadcast_to(self.mean_, val.shape)
+
+    def _ratio(self, query: AnnData) -> np.ndarray:
+        return np.broadcast_to(self.mean_, query.shape)
+
+
+class GeneByCluster(_Baseline):
+    """The pooled ratio of each gene in each cluster, shrunk towards the gene mean.
+
+    ``(sum(s) + prior * mean) / (sum(s + u) + prior)`` with the prior, in counts, tuned on val.
+    A cluster that training never saw gets the gene mean.
+
+    Parameters
+    ----------
+    cluster_key
+        Column of ``obs`` with the cluster of each cell.
+    priors
+        Candidate priors, in counts.
+    """
+
+    def __init__(
+        self,
+        cluster_key: str = "clusters",
+        priors: Sequence[float] = (1, 3, 10, 30, 100, 300, 1000, 3000),
+    ):
+        self.cluster_key, self.priors = cluster_key, priors
+
+    def _labels(self, adata: AnnData) -> np.ndarray:
+        if self.cluster_key not in adata.obs:
+            raise KeyError(f"obs[{self.cluster_key!r}] is missing (found: {list(adata.obs)})")
+        return adata.obs[self.cluster_key].astype(str).to_numpy()
+
+    def _members(self, adata: AnnData) -> sp.csr_array:
+        """Indicator (cells, clusters) of the training clusters."""
+        return sp.csr_array(self._labels(adata)[:, None] == self.clusters_, dtype=np.float64)
+
+    def _candidates(self, train, val, spliced, unspliced):
+        self.clusters_ = np.unique(self._labels(train))
+        members = self._members(train).T
+        self._sums = [(members @ x).toarray() for x in (spliced, spliced + unspliced)]
+        members = self._members(val)
+        s, n = (members @ sums for sums in self._sums)
+        for prior in self.priors:
+            yield {"prior": prior}, prior, self._shrunk(s, n, prior)
+
+    def _ratio(self, query: AnnData) -> np.ndarray:
+        members = self._members(query)
+        return self._shrunk(*(members @ sums for sums in self._sums), self._state)
+
+
+class _Latent(_Baseline):
+    """A baseline that reads cells through coordinates: principal components of log totals.
+
+    Totals are scaled to the median training depth, log1p-transformed and centred by the training
+    mean. Another latent space overrides ``_fit_features`` and ``_features``.
+    """
+
+    seed: int
+    _n_components: int
+
+    def _fit_features(self, train: AnnData, val: AnnData) -> None:
+        self._depth = np.median(_layer(train, "total").sum(1))
+        limit = min(self._n_components, train.n_vars, train.n_obs)
+        self._pca = PCA(limit, random_state=self.seed).fit(self._log_normalise(train))
+
+    def _log_normalise(self, adata: AnnData) -> np.ndarray:
+        total = _layer(adata, "total")
+        scale = self._depth / np.maximum(total.sum(1), 1)
+        return (sp.diags_array(scale) @ total).log1p().toarray()
+
+    def _features(self, adata: AnnData) -> np.ndarray:
+        """Coordinates (cells, components)."""
+        return self._pca.transform(self._log_normalise(adata))
+
+
+class NearestNeighbours(_Latent):
+    """Pooled ratio of the nearest training cells, shrunk towards the gene mean.
+
+    Neighbours are Euclidean on principal components of log-normalised totals.
+
+    Parameters
+    ----------
+    n_pcs
+        Number of principal components.
+    ks
+        Candidate numbers of neighbours.
+    priors
+        Candidate strengths of the gene mean, in counts.
+    seed
+        Seed of the principal components.
+    """
+
+    def __init__(
+        self,
+        n_pcs: int = 30,
+        ks: Sequence[int] = (50, 100, 200, 400, 800),
+        priors: Sequence[float] = (10, 30, 100, 300),
+        seed: int = 0,
+    ):
+        self.ks, self.priors, self.seed = ks, priors, seed
+        self._n_components = n_pcs
+
+    def _candidates(self, train, val, spliced, unspliced):
+        self._fit_features(train, val)
+        self._counts = spliced, spliced + unspliced
+        ks = sorted({min(k, train.n_obs) for k in self.ks})
+        self._index = NearestNeighbors(n_neighbors=ks[-1]).fit(self._features(train))
+        neighbours = self._index.kneighbors(self._features(val), return_distance=False)
+        for k in ks:
+            s, n = self._sums(neighbours[:, :k])
+            for prior in self.priors:
+                yield {"k": k, "prior": prior}, (k, prior), self._shrunk(s, n, prior)
+
+    def _sums(self, neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Spliced and total counts (cells, genes) summed over neighbours (cells, k)."""
+        n_obs, k = neighbours.shape
+        members = sp.csr_array(
+            (np.ones(n_obs * k), neighbours.ravel(), np.arange(0, n_obs * k + 1, k)),
+            shape=(n_obs, self._counts[0].shape[0]),
+        )
+        spliced, total = self._counts
+        return (members @ spliced).toarray(), (members @ total).toarray()
+
+    def _ratio(self, query: AnnData) -> np.ndarray:
+        k, prior = self._state
+        neighbours = self._index.kneighbors(self._features(query), k, return_distance=False)
+        return self._shrunk(*self._sums(neighbours), prior)
+
+
+class RidgeBinomial(_Latent):
+    """One logistic model per gene on principal components: logit p = a + x w, L2 on w alone.
+
+    Maximises the binomial log-likelihood minus ``l2 * |w|^2 / 2``; the number of components and
+    the penalty are tuned on val. A gene seen only spliced or only unspliced in train keeps its
+    gene mean, since its intercept has no finite estimate.
+
+    Parameters
+    ----------
+    n_pcs
+        Candidate numbers of principal components.
+    l2
+        Candidate penalties.
+    seed
+        Seed of the principal components.
+    """
+
+    def __init__(
+        self,
+        n_pcs: Sequence[int] = (10, 20, 30, 50),
+        l2: Sequence[float] = (10_000, 3000, 1000, 300, 100),
+        seed: int = 0,
+    ):
+        self.n_pcs, self.l2, self.seed = n_pcs, l2, seed
+        self._n_components = max(n_pcs)
+
+    def _candidates(self, train, val, spliced, unspliced):
+        self._fit_features(train, val)
+        x, x_val = self._features(train), self._features(val)
+        s, n = spliced.toarray(), (spliced + unspliced).toarray()
+        for d in sorted({min(d, x.shape[1]) for d in self.n_pcs}):
+            weights = np.vstack([logit(self.mean_), np.zeros((d, train.n_vars))])
+            for l2 in sorted(self.l2, reverse=True):  # strong to weak: each fit starts the next
+                weights = ridge_binomial(x[:, :d], s, n, l2, weights)
+                yield {"n_components": d, "l2": l2}, weights, linear_ratio(x_val[:, :d], weights)
+
+    def _ratio(self, query: AnnData) -> np.ndarray:
+        return linear_ratio(self._features(query)[:, : len(self._state) - 1], self._state)
+
+
+class ScviLatentRidge(RidgeBinomial):
+    """`RidgeBinomial` on the latent means of a plain scVI instead of principal components.
+
+    Parameters
+    ----------
+    model
+        A trained `scvi.model.SCVI` whose genes are those of the cells to come. Without one, a
+        model with the paper's size (latent 50, hidden 128, NB, 150 epochs) is trained on the
+        total counts of the training cells, stopping early by the ELBO of the validation cells.
+    l2
+        Candidate penalties.
+    seed
+        Seed of the training.
+    max_epochs
+        Largest number of epochs of a model trained here.
+    """
+
+    def __init__(
+        self,
+        model=None,
+        l2: Sequence[float] = (1000, 300, 100, 30, 10),
+        seed: int = 0,
+        max_epochs: int = 150,
+    ):
+        self.model, self.l2, self.seed, self.max_epochs = model, l2, seed, max_epochs
+
+    def _fit_features(self, train: AnnData, val: AnnData) -> None:
+        self._scvi = self.model or _train_scvi(train, val, self.seed, self.max_epochs)
+        self.n_pcs = [self._scvi.module.n_latent]
+
+    def _features(self, adata: AnnData) -> np.ndarray:
+        _layer(adata, "total")
+        return self._scvi.get_latent_representation(adata.copy()).astype(np.float64)
+
+
+def _train_scvi(train: AnnData, val: AnnData, seed: int, max_epochs: int):
+    import scvi  # slow to import, and only this baseline needs it
+    import torch
+
+    adata = AnnData(
+        sp.vstack([_layer(train, "total"), _layer(val, "total")], "csr", dtype=np.float32),
+        var=train.var[[]],
+    )
+    adata.layers["total"] = adata.X
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        scvi.model.SCVI.setup_anndata(adata, layer="total")
+        model = scvi.model.SCVI(adata, n_latent=50, n_hidden=128, gene_likelihood="nb")
+        cells = np.arange(adata.n_obs)
+        model.train(
+            max_epochs=max_epochs,
+            early_stopping=True,
+            datasplitter_kwargs={
+                "external_indexing": [cells[: train.n_obs], cells[train.n_obs :], cells[:0]]
+            },
+        )
+    return model

@@ -1,0 +1,296 @@
+"""SplicedVAE: the model that users meet. AnnData in, AnnData out; tensors live in `module`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import sparse
+from scvi import REGISTRY_KEYS, settings
+from scvi.data import AnnDataManager
+from scvi.data.fields import (
+    CategoricalJointObsField,
+    CategoricalObsField,
+    LayerField,
+    NumericalJointObsField,
+    NumericalObsField,
+)
+from scvi.model import SCVI
+
+from .counts import input_layer
+from .head import one_of
+from .module import SPLICED, UNSPLICED, SplicedVAEModule
+from .prediction import SplicingMixin
+from .training import OPTIMIZERS, RatioHistory, make_optimizer, starting_values
+
+
+class SplicedVAE(SplicingMixin, SCVI):
+    """scVI with a head that predicts each gene's splicing ratio from its counts alone.
+
+    Parameters
+    ----------
+    adata
+        Set up by :meth:`setup_anndata`.
+    registry
+        In place of `adata`, for a model trained from a datamodule.
+    n_hidden, n_latent, n_layers, dropout_rate, dispersion, gene_likelihood
+        As in :class:`scvi.model.SCVI`, with the negative binomial as default.
+    use_observed_lib_size, latent_distribution
+        As in :class:`scvi.model.SCVI`.
+    head, head_activation, own_total
+        See :class:`splicedvae.head.RatioHead`.
+    ratio_loss, ratio_weight, ratio_reduction, head_l2, head_latent, detach_head
+        See :class:`splicedvae.module.SplicedVAEModule`. The paper's setting is ``n_latent=50,
+        head="mlp2", own_total=False, ratio_loss="mse", ratio_weight=1, ratio_reduction="mean",
+        head_l2=0, head_latent="sample"``; the defaults are what did best on validation cells.
+
+    Examples
+    --------
+    >>> adata = sv.data.prepare(sv.data.pancreas())
+    >>> sv.SplicedVAE.setup_anndata(adata)
+    >>> model = sv.SplicedVAE(adata)
+    >>> model.train(split=sv.data.split(adata)[:2])
+    >>> model.impute_layers(adata)
+    """
+
+    _module_cls = SplicedVAEModule
+
+    def __init__(
+        self,
+        adata: AnnData | None = None,
+        registry: dict | None = None,
+        n_hidden: int = 128,
+        n_latent: int = 10,
+        n_layers: int = 1,
+        dropout_rate: float = 0.1,
+        dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene",
+        gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "nb",
+        use_observed_lib_size: bool = True,
+        latent_distribution: Literal["normal", "ln"] = "normal",
+        head: Literal["linear", "mlp2", "mlp3", "bottleneck"] = "linear",
+        head_activation: Literal["sigmoid", "softmax"] = "sigmoid",
+        own_total: bool = True,
+        ratio_loss: Literal["binomial", "beta_binomial", "mse", "weighted_mse", "l1"] = "binomial",
+        ratio_weight: float = 1.0,
+        ratio_reduction: Literal["sum", "mean"] = "sum",
+        head_l2: float = 100.0,
+        head_latent: Literal["mean", "sample"] = "mean",
+        detach_head: bool = False,
+    ):
+        # every argument is spelled out: one hidden in **kwargs would be lost when `load` rebuilds
+        super().__init__(
+            adata,
+            registry,
+            n_hidden=n_hidden,
+            n_latent=n_latent,
+            n_layers=n_layers,
+            dropout_rate=dropout_rate,
+            dispersion=dispersion,
+            gene_likelihood=gene_likelihood,
+            use_observed_lib_size=use_observed_lib_size,
+            latent_distribution=latent_distribution,
+            head=head,
+            head_activation=head_activation,
+            own_total=own_total,
+            ratio_loss=ratio_loss,
+            ratio_weight=ratio_weight,
+            ratio_reduction=ratio_reduction,
+            head_l2=head_l2,
+            head_latent=head_latent,
+            detach_head=detach_head,
+        )
+        self._model_summary_string = (
+            f"SplicedVAE with n_latent: {n_latent}, n_hidden: {n_hidden}, n_layers: {n_layers}, "
+            f"head: {head} ({head_activation}, {'detached' if detach_head else 'coupled'}), "
+            f"ratio_loss: {ratio_loss}, ratio_weight: {ratio_weight}."
+        )
+        self.init_params_ = self._get_init_params(locals())
+
+    @classmethod
+    def setup_anndata(
+        cls,
+        adata: AnnData,
+        layer: str | None = None,
+        spliced_layer: str = "spliced",
+        unspliced_layer: str = "unspliced",
+        batch_key: str | None = None,
+        input: Literal["total", "spliced"] = "total",
+        labels_key: str | None = None,
+        size_factor_key: str | None = None,
+        categorical_covariate_keys: list[str] | None = None,
+        continuous_covariate_keys: list[str] | None = None,
+        **kwargs,
+    ) -> None:
+        """Say where the counts and the covariates are.
+
+        Parameters
+        ----------
+        adata
+            Cells × genes; raw counts.
+        layer
+            What the encoder sees. None composes ``layers["total"]`` = spliced + unspliced, or
+            takes the spliced layer if ``input="spliced"``.
+        spliced_layer, unspliced_layer
+            What the head learns from. A query without them comes through
+            :meth:`prepare_query_anndata`.
+        batch_key, labels_key, size_factor_key
+            Columns of ``obs``, as in :meth:`scvi.model.SCVI.setup_anndata`.
+        input
+            The kind of count a user will have: ``"total"`` (intronic reads included) or
+            ``"spliced"`` (exonic reads only).
+        categorical_covariate_keys, continuous_covariate_keys
+            Further columns of ``obs``.
+        **kwargs
+            For :meth:`scvi.data.AnnDataManager.register_fields`.
+
+        Raises
+        ------
+        KeyError
+            A layer is missing.
+        ValueError
+            Counts are not counts, gene names repeat, a cell is empty, or `layer` contradicts
+            `input`.
+        """
+        layer = input_layer(adata, layer, spliced_layer, unspliced_layer, input)
+        setup_method_args = cls._get_setup_method_args(**locals())
+        fields = [
+            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+            LayerField(SPLICED, spliced_layer, is_count_data=True),
+            LayerField(UNSPLICED, unspliced_layer, is_count_data=True),
+            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
+            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
+            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+        ]
+        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+        manager.register_fields(adata, **kwargs)
+        cls.register_manager(manager)
+
+    def train(
+        self,
+        max_epochs: int = 150,
+        split: tuple[Sequence[int], Sequence[int]] | None = None,
+        train_size: float = 0.9,
+        optimizer: Literal["Adam", "AdamW", "RMSprop"] = "Adam",
+        lr: float = 1e-3,
+        batch_size: int = 128,
+        plan_kwargs: dict | None = None,
+        datasplitter_kwargs: dict | None = None,
+        **kwargs,
+    ) -> None:
+        """Train encoder, decoder and head together.
+
+        ``history`` then holds, per epoch and for train and validation, the ELBO and its terms,
+        ``ratio_loss`` and ``ratio_pearson_r`` (over counted entries).
+
+        Parameters
+        ----------
+        max_epochs
+            The paper's 150 by default.
+        split
+            Positions of the train and validation cells; all others stay unseen. None draws them
+            at random, by ``scvi.settings.seed``.
+        train_size
+            Share of the train cells if `split` is None; the rest validate.
+        optimizer
+            Of ``"Adam"``, ``"AdamW"``, ``"RMSprop"``.
+        lr
+            Learning rate.
+        batch_size
+            Cells in a minibatch.
+        plan_kwargs, datasplitter_kwargs, **kwargs
+            As in :meth:`scvi.model.SCVI.train`.
+
+        Raises
+        ------
+        ValueError
+            A part of the split is empty or overlaps the other, the optimizer is unknown, or the
+            training cells have no spliced and unspliced counts.
+        """
+        if self.adata is not None:
+            if split is None:
+                cells = np.random.default_rng(settings.seed).permutation(self.adata.n_obs)
+                split = np.split(cells, [round(train_size * len(cells))])
+            train, val = (np.asarray(part, dtype=int) for part in split)
+            for name, part in (("train", train), ("val", val)):
+                if len(part) == 0:
+                    raise ValueError(f"The {name} part of the split is empty.")
+            if shared := len(np.intersect1d(train, val)):
+                raise ValueError(f"{shared} cells are both in train and in val.")
+            rest = np.setdiff1d(np.arange(self.adata.n_obs), np.concatenate([train, val]))
+            datasplitter_kwargs = {
+                **(datasplitter_kwargs or {}),
+                "external_indexing": [train, val, rest],
+            }
+            if not self.module.head.initialised:
+                get = self.adata_manager.get_from_registry
+                counts = (REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED)
+                values = starting_values(*(sparse.csr_matrix(get(k))[train] for k in counts))
+                self.module.head.initialise(*values)
+
+        one_of("optimizer", optimizer, tuple(OPTIMIZERS))
+        plan_kwargs = {"weight_decay": 1e-6, **(plan_kwargs or {})}
+        creator = partial(
+            make_optimizer,
+            head=self.module.head,
+            name=optimizer,
+            lr=lr,
+            weight_decay=plan_kwargs.pop("weight_decay"),
+        )
+        plan_kwargs = {"optimizer": "Custom", "optimizer_creator": creator, **plan_kwargs}
+        kwargs.setdefault("check_val_every_n_epoch", 1)
+        kwargs["callbacks"] = [*kwargs.get("callbacks", ()), RatioHistory()]
+        super().train(
+            max_epochs,
+            batch_size=batch_size,
+            plan_kwargs=plan_kwargs,
+            datasplitter_kwargs=datasplitter_kwargs,
+            **kwargs,
+        )
+
+    @classmethod
+    def from_scvi_model(cls, scvi_model: SCVI, adata: AnnData, **kwargs) -> SplicedVAE:
+        """Start from a trained scVI model: its encoder and decoder, and a new head.
+
+        Parameters
+        ----------
+        scvi_model
+            Trained on the same genes in the same order.
+        adata
+            Set up by :meth:`setup_anndata`.
+        **kwargs
+            Arguments of the head; those of the architecture come from `scvi_model`.
+
+        Returns
+        -------
+        An untrained model.
+
+        Raises
+        ------
+        ValueError
+            The model is not an SCVI, its genes are others, or an argument contradicts it.
+        """
+        if not isinstance(scvi_model, SCVI) or isinstance(scvi_model, SplicedVAE):
+            raise ValueError(f"{type(scvi_model).__name__} is not a plain scvi.model.SCVI.")
+        scvi_model._check_if_trained()
+        theirs = pd.Index(scvi_model.get_var_names())
+        if not theirs.equals(adata.var_names):
+            other = (~adata.var_names.isin(theirs)).sum()
+            raise ValueError(
+                f"The genes differ from the scVI model's {len(theirs)}: {other} of "
+                f"{adata.n_vars} are unknown to it, or the order is another."
+            )
+        saved = scvi_model.init_params_
+        given = saved["non_kwargs"] | {k: v for d in saved["kwargs"].values() for k, v in d.items()}
+        given.pop("registry", None)
+        if clash := [k for k, v in kwargs.items() if k in given and given[k] != v]:
+            raise ValueError(f"{', '.join(clash)} are fixed by the scVI model; leave them out.")
+        model = cls(adata, **{**given, **kwargs})
+        missing, _ = model.module.load_state_dict(scvi_model.module.state_dict(), strict=False)
+        assert all(k.startswith(("head.", "log_concentration")) for k in missing)
+        return model

@@ -1,0 +1,247 @@
+"""The network: scVI's VAE with one more decoder head, which predicts splicing ratios.
+
+Tensors only; :mod:`splicedvae.model` knows AnnData. Shapes are written where things happen:
+B cells in a minibatch, G genes, L latent dimensions, S posterior samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from scvi import REGISTRY_KEYS
+from scvi.module import VAE
+from scvi.module.base import LossOutput, auto_move_data
+from torch import nn
+
+from .head import RATIO_LOSSES, RatioHead, one_of, ratio_loss
+
+SPLICED, UNSPLICED = "spliced", "unspliced"  # registry keys of the two count layers
+REDUCTIONS = ("sum", "mean")
+
+
+class SplicedVAEModule(VAE):
+    r"""scVI's VAE and a :class:`RatioHead`, trained together.
+
+    The loss of a minibatch is the mean over cells of
+
+    .. math:: -\mathrm{ELBO}(x) + \lambda \Big[\sum_g \ell(s_g, u_g, p_g)
+              + \tfrac{\tau}{2 N} \lVert W \rVert^2 \Big]
+
+    (the paper, section 2.1, with the sum over genes written out). With the binomial loss and
+    :math:`\lambda = 1` it is the negative ELBO of the joint model :math:`p(x \mid z)\,
+    p(s \mid n, z)`, and :math:`\tau`, the ridge penalty over N training cells, a normal prior on
+    the head's weights. Averaged over entries instead (``ratio_reduction="mean"``, the paper read
+    literally) the ratio term is smaller than the ELBO by a factor of about the number of counted
+    genes in a cell.
+
+    Parameters
+    ----------
+    n_input
+        G.
+    n_batch, n_latent, n_hidden, n_continuous_cov, n_cats_per_cov, dropout_rate
+        As in :class:`scvi.module.VAE`; the head uses them too.
+    gene_likelihood
+        As there, with the negative binomial as default.
+    head, head_activation, own_total
+        See :class:`RatioHead`.
+    ratio_loss
+        See :func:`ratio_loss`.
+    ratio_weight
+        :math:`\lambda`.
+    ratio_reduction
+        ``"sum"`` over genes, averaged over cells, like the reconstruction term; or ``"mean"``
+        over all counted entries of the minibatch.
+    head_l2
+        :math:`\tau`, as a penalty on the sum over cells; 0 switches it off.
+    head_latent
+        The head sees the ``"mean"`` of q(z|x) or a ``"sample"`` of it.
+    detach_head
+        Keep the head's gradient from the encoder: scVI, and a regression on its latent.
+    **vae_kwargs
+        What else :class:`scvi.module.VAE` takes.
+    """
+
+    def __init__(
+        self,
+        n_input: int,
+        n_batch: int = 0,
+        n_hidden: int = 128,
+        n_latent: int = 10,
+        n_continuous_cov: int = 0,
+        n_cats_per_cov: list[int] | None = None,
+        dropout_rate: float = 0.1,
+        gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "nb",
+        head: Literal["linear", "mlp2", "mlp3", "bottleneck"] = "linear",
+        head_activation: Literal["sigmoid", "softmax"] = "sigmoid",
+        own_total: bool = True,
+        ratio_loss: Literal["binomial", "beta_binomial", "mse", "weighted_mse", "l1"] = "binomial",
+        ratio_weight: float = 1.0,
+        ratio_reduction: Literal["sum", "mean"] = "sum",
+        head_l2: float = 100.0,
+        head_latent: Literal["mean", "sample"] = "mean",
+        detach_head: bool = False,
+        **vae_kwargs,
+    ):
+        super().__init__(
+            n_input,
+            n_batch=n_batch,
+            n_hidden=n_hidden,
+            n_latent=n_latent,
+            n_continuous_cov=n_continuous_cov,
+            n_cats_per_cov=n_cats_per_cov,
+            dropout_rate=dropout_rate,
+            gene_likelihood=gene_likelihood,
+            **vae_kwargs,
+        )
+        self.ratio_loss_kind = one_of("ratio_loss", ratio_loss, RATIO_LOSSES)
+        self.ratio_reduction = one_of("ratio_reduction", ratio_reduction, REDUCTIONS)
+        self.head_latent = one_of("head_latent", head_latent, ("mean", "sample"))
+        for name, value in (("ratio_weight", ratio_weight), ("head_l2", head_l2)):
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name}={value} must be a finite number, zero or more.")
+        self.ratio_weight, self.head_l2, self.detach_head = ratio_weight, head_l2, detach_head
+        self.head = RatioHead(
+            n_latent,
+            n_input,
+            head=head,
+            activation=head_activation,
+            n_hidden=n_hidden,
+            dropout_rate=dropout_rate,
+            own_total=own_total,
+            n_cats=(*(n_cats_per_cov or ()), n_batch),
+            n_continuous_cov=n_continuous_cov,
+        )
+        if ratio_loss == "beta_binomial":
+            # 20 counts' worth of prior: mild overdispersion to start from
+            self.log_concentration = nn.Parameter(torch.full((n_input,), math.log(20.0)))
+        else:
+            self.log_concentration = None
+        self.moments: torch.Tensor | None = None  # sums for `pop_moments`, while training
+
+    @auto_move_data
+    def splicing_logit(
+        self,
+        tensors: dict[str, torch.Tensor],
+        z: torch.Tensor,
+        transform_batch: int | None = None,
+    ) -> torch.Tensor:
+        """The head, on a latent and the minibatch it was inferred from.
+
+        Parameters
+        ----------
+        tensors
+            A minibatch: input counts (B, G) and covariates.
+        z
+            Latent, (B, L) or (S, B, L).
+        transform_batch
+            Predict as if every cell came from this batch.
+
+        Returns
+        -------
+        Logits, (B, G) or (S, B, G).
+        """
+        x, batch_index = tensors[REGISTRY_KEYS.X_KEY], tensors[REGISTRY_KEYS.BATCH_KEY]
+        if transform_batch is not None:
+            batch_index = torch.full_like(batch_index, transform_batch)
+        cats = tensors.get(REGISTRY_KEYS.CAT_COVS_KEY)
+        cats = () if cats is None else torch.split(cats, 1, dim=1)
+        own = torch.log1p(1e4 * x / x.sum(-1, keepdim=True).clamp_min(1))  # (B, G)
+        return self.head(z, own, (*cats, batch_index), tensors.get(REGISTRY_KEYS.CONT_COVS_KEY))
+
+    def loss(
+        self,
+        tensors: dict[str, torch.Tensor],
+        inference_outputs: dict,
+        generative_outputs: dict,
+        kl_weight: torch.Tensor | float = 1.0,
+        n_obs: int = 1,
+    ) -> LossOutput:
+        """Negative ELBO plus the weighted ratio loss.
+
+        Parameters
+        ----------
+        tensors
+            A minibatch: input, spliced and unspliced counts, covariates.
+        inference_outputs, generative_outputs
+            From :class:`scvi.module.VAE`.
+        kl_weight
+            Weight of the KL term, warmed up by the training plan.
+        n_obs
+            Number of training cells N, given by the training plan.
+
+        Returns
+        -------
+        The loss and the terms of the ELBO. Sums that give the epoch's ratio loss and Pearson r
+        are kept in ``moments``, since logging each at every step would cost more than the head.
+        """
+        elbo = super().loss(tensors, inference_outputs, generative_outputs, kl_weight=kl_weight)
+        spliced, unspliced = tensors[SPLICED], tensors[UNSPLICED]  # (B, G)
+        z = (
+            self.z_encoder.z_transformation(inference_outputs["qz"].loc)
+            if self.head_latent == "mean"
+            else inference_outputs["z"]
+        )  # (B, L)
+        logit = self.splicing_logit(tensors, z.detach() if self.detach_head else z)  # (B, G)
+        entries = ratio_loss(
+            logit,
+            spliced,
+            unspliced,
+            self.ratio_loss_kind,
+            gene_weight=self.head.gene_weight,
+            log_concentration=self.log_concentration,
+        )  # (B, G)
+        n = spliced + unspliced
+        counted = (n > 0).to(logit.dtype)
+        if self.ratio_reduction == "sum":
+            ratio_term = entries.sum(-1).mean()
+        else:
+            ratio_term = entries.sum() / counted.sum().clamp_min(1)
+        objective = ratio_term
+        if self.head_l2 > 0:
+            objective = objective + self.head_l2 / n_obs * self.head.penalty()
+
+        if self.moments is not None:
+            with torch.no_grad():
+                x = (counted * torch.sigmoid(logit)).flatten()
+                y = (spliced / n.clamp_min(1)).flatten()
+                sums = (counted.sum(), x.sum(), y.sum(), x @ x, y @ y, x @ y, entries.sum())
+                self.moments[int(self.training)] += torch.stack([*sums, n.new_tensor(len(n))])
+        return LossOutput(
+            loss=elbo.loss + self.ratio_weight * objective,
+            reconstruction_loss=elbo.reconstruction_loss,
+            kl_local=elbo.kl_local,
+        )
+
+    def reset_moments(self, device: torch.device) -> None:
+        """Start summing for :meth:`pop_moments`: one row for validation, one for training."""
+        self.moments = torch.zeros(2, 8, device=device)
+
+    def pop_moments(
+        self, training: bool, reduce: Callable[[torch.Tensor], torch.Tensor]
+    ) -> dict[str, float]:
+        """Ratio loss and Pearson r since the last call, exact over minibatches of any size.
+
+        Parameters
+        ----------
+        training
+            Of training minibatches, or of validation minibatches.
+        reduce
+            Sums a tensor over the processes that train together.
+
+        Returns
+        -------
+        ``ratio_loss``, as reduced by `ratio_reduction`, and ``ratio_pearson_r`` over all counted
+        entries.
+        """
+        row = self.moments[int(training)]
+        n, x, y, xx, yy, xy, loss, cells = reduce(row.clone()).cpu().double().tolist()
+        row.zero_()
+        n, cells = max(n, 1.0), max(cells, 1.0)
+        variance = (xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2)
+        return {
+            "ratio_loss": loss / (cells if self.ratio_reduction == "sum" else n),
+            "ratio_pearson_r": (xy / n - x * y / n**2) / math.sqrt(max(variance, 1e-12)),
+        }

@@ -1,0 +1,111 @@
+"""What training a SplicedVAE adds to training an SCVI: optimiser, starting values, history."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from scipy import sparse
+from torch import nn, optim
+
+OPTIMIZERS = {"Adam": optim.Adam, "AdamW": optim.AdamW, "RMSprop": optim.RMSprop}
+
+
+def make_optimizer(
+    params: Iterable[nn.Parameter], head: nn.Module, name: str, lr: float, weight_decay: float
+) -> optim.Optimizer:
+    """An optimiser in which the head has its own `eps`.
+
+    scVI's eps of 0.01 damps gradients as small as those of one gene's ratio, so the head gets
+    the optimiser's usual 1e-8.
+
+    Parameters
+    ----------
+    params
+        All parameters to train.
+    head
+        The part of them that predicts ratios.
+    name
+        A key of ``OPTIMIZERS``.
+    lr, weight_decay
+        Of all.
+
+    Returns
+    -------
+    The optimiser.
+    """
+    in_head = {id(p) for p in head.parameters()}
+    params = list(params)
+    groups = [
+        {"params": [p for p in params if (id(p) in in_head) == of_head], "eps": eps}
+        for of_head, eps in ((False, 1e-2), (True, 1e-8))
+    ]
+    return OPTIMIZERS[name](
+        [g for g in groups if g["params"]], lr=lr, weight_decay=weight_decay
+    )
+
+
+def starting_values(
+    counts: sparse.csr_matrix, spliced: sparse.csr_matrix, unspliced: sparse.csr_matrix
+) -> tuple[torch.Tensor, ...]:
+    """What :meth:`splicedvae.head.RatioHead.initialise` takes, from the training cells.
+
+    Parameters
+    ----------
+    counts, spliced, unspliced
+        Input, spliced and unspliced counts of the training cells, (cells, genes).
+
+    Returns
+    -------
+    Per gene: logit of the pooled ratio; mean and standard deviation of the log-normalised input;
+    its share of the counts, mean 1.
+
+    Raises
+    ------
+    ValueError
+        There are no spliced, or no unspliced counts.
+    """
+    s, u = (np.asarray(layer.sum(0)).ravel() for layer in (spliced, unspliced))  # (G,)
+    if s.sum() == 0 or u.sum() == 0:
+        raise ValueError(
+            f"The {counts.shape[0]} training cells have no counts in one of the spliced and "
+            "unspliced layers, so there is nothing to learn ratios from."
+        )
+    overall = s.sum() / (s.sum() + u.sum())
+    own = sparse.csr_matrix(sparse.diags(1e4 / np.asarray(counts.sum(1)).ravel()) @ counts)
+    own.data = np.log1p(own.data)
+    mean = np.asarray(own.mean(0)).ravel()
+    variance = np.asarray(own.multiply(own).mean(0)).ravel() - mean**2
+    values = (
+        # one count at the overall ratio keeps genes without counts finite
+        np.log((s + overall) / (u + 1 - overall)),
+        mean,
+        np.sqrt(np.maximum(variance, 1e-4)),
+        (s + u) / (s + u).mean(),
+    )
+    return tuple(torch.as_tensor(v, dtype=torch.float32) for v in values)
+
+
+class RatioHistory(Callback):
+    """Writes the head's loss and Pearson r to ``history``, once per epoch."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.module.reset_moments(pl_module.device)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log(trainer, pl_module, "train")
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._log(trainer, pl_module, "validation")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.module.moments = None
+
+    def _log(self, trainer: Trainer, pl_module: LightningModule, mode: str) -> None:
+        reduce = partial(trainer.strategy.reduce, reduce_op="sum")  # over devices
+        for name, value in pl_module.module.pop_moments(mode == "train", reduce).items():
+            pl_module.log(f"{name}_{mode}", value)
