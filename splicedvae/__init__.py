@@ -1,8 +1,9 @@
 """Splicing ratios, and the velocity they give, from total counts alone."""
 
+import logging
 from importlib.metadata import PackageNotFoundError, version
 
-from . import data, metrics, module
+from . import baselines, data, experiment, metrics, plots, profiles
 from .model import SplicedVAE
 
 try:
@@ -10,4 +11,19 @@ try:
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "unknown"
 
-__all__ = ["SplicedVAE", "__version__", "data", "metrics", "module"]
+# like scanpy and scvi-tools: notes such as "dropped 12 genes" reach the console
+_logger = logging.getLogger("splicedvae")
+if not _logger.handlers:
+    _logger.addHandler(logging.StreamHandler())
+    _logger.setLevel(logging.INFO)
+
+__all__ = [
+    "SplicedVAE",
+    "__version__",
+    "baselines",
+    "data",
+    "experiment",
+    "metrics",
+    "plots",
+    "profiles",
+]

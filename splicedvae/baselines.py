@@ -332,11 +332,9 @@ def _train_scvi(train: AnnData, val: AnnData, seed: int, max_epochs: int):
     import scvi  # slow to import, and only this baseline needs it
     import torch
 
-    adata = AnnData(
-        sp.vstack([_layer(train, "total"), _layer(val, "total")], "csr", dtype=np.float32),
-        var=train.var[[]],
-    )
-    adata.layers["total"] = adata.X
+    totals = sp.vstack([_layer(train, "total"), _layer(val, "total")], dtype=np.float32)
+    totals = sp.csr_matrix(totals)  # scvi refuses sparse arrays
+    adata = AnnData(totals, var=train.var[[]], layers={"total": totals})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         scvi.model.SCVI.setup_anndata(adata, layer="total")

@@ -70,7 +70,7 @@ def _concentration_posterior(entries: Entries, mean: np.ndarray) -> np.ndarray:
     return _mixture_posterior(to_gene @ terms)
 
 
-def _mixture_posterior(log_likelihood: np.ndarray, n_iter: int = 500) -> np.ndarray:
+def _mixture_posterior(log_likelihood: np.ndarray, n_iter: int = 1000) -> np.ndarray:
     """Posterior (items, grid) under the mixture over the grid that EM fits to all items."""
     likelihood = np.exp(log_likelihood - log_likelihood.max(1, keepdims=True))
     weights = np.full(likelihood.shape[1], 1 / likelihood.shape[1])

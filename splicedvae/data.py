@@ -211,12 +211,11 @@ def split(
     cells = np.arange(adata.n_obs)
     labels = None if stratify_by is None else adata.obs[stratify_by].to_numpy()
     try:
-        rest, test = train_test_split(
-            cells, test_size=sizes[2], stratify=labels, random_state=seed
-        )
+        _, n_val, n_test = (round(size * adata.n_obs) for size in sizes)
+        rest, test = train_test_split(cells, test_size=n_test, stratify=labels, random_state=seed)
         train, val = train_test_split(
             rest,
-            test_size=sizes[1] / (sizes[0] + sizes[1]),
+            test_size=n_val,
             stratify=None if labels is None else labels[rest],
             random_state=seed,
         )

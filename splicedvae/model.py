@@ -25,7 +25,7 @@ from .counts import input_layer
 from .head import one_of
 from .module import SPLICED, UNSPLICED, SplicedVAEModule
 from .prediction import SplicingMixin
-from .training import OPTIMIZERS, RatioHistory, make_optimizer, starting_values
+from .training import OPTIMIZERS, RatioHistory, starting_values
 
 
 class SplicedVAE(SplicingMixin, SCVI):
@@ -204,7 +204,8 @@ class SplicedVAE(SplicingMixin, SCVI):
         batch_size
             Cells in a minibatch.
         plan_kwargs, datasplitter_kwargs, **kwargs
-            As in :meth:`scvi.model.SCVI.train`.
+            As in :meth:`scvi.model.SCVI.train`; the KL term is warmed up over the first third of
+            the epochs unless `plan_kwargs` says otherwise.
 
         Raises
         ------
@@ -234,14 +235,12 @@ class SplicedVAE(SplicingMixin, SCVI):
                 self.module.head.initialise(*values)
 
         one_of("optimizer", optimizer, tuple(OPTIMIZERS))
-        plan_kwargs = {"weight_decay": 1e-6, **(plan_kwargs or {})}
+        # scVI warms the KL term up over 400 epochs, more than there are here: it would stay below 1
+        warmup = {"n_epochs_kl_warmup": max(1, max_epochs // 3)}
+        plan_kwargs = {"weight_decay": 1e-6, **warmup, **(plan_kwargs or {})}
         creator = partial(
-            make_optimizer,
-            head=self.module.head,
-            name=optimizer,
-            lr=lr,
-            weight_decay=plan_kwargs.pop("weight_decay"),
-        )
+            OPTIMIZERS[optimizer], lr=lr, eps=0.01, weight_decay=plan_kwargs.pop("weight_decay")
+        )  # scVI's eps; the head does no better with a smaller one
         plan_kwargs = {"optimizer": "Custom", "optimizer_creator": creator, **plan_kwargs}
         kwargs.setdefault("check_val_every_n_epoch", 1)
         kwargs["callbacks"] = [*kwargs.get("callbacks", ()), RatioHistory()]
@@ -293,4 +292,5 @@ class SplicedVAE(SplicingMixin, SCVI):
         model = cls(adata, **{**given, **kwargs})
         missing, _ = model.module.load_state_dict(scvi_model.module.state_dict(), strict=False)
         assert all(k.startswith(("head.", "log_concentration")) for k in missing)
+        model.module.eval()
         return model

@@ -1,8 +1,7 @@
-"""What training a SplicedVAE adds to training an SCVI: optimiser, starting values, history."""
+"""What training a SplicedVAE adds to training an SCVI: optimisers, starting values, history."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -10,43 +9,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from scipy import sparse
-from torch import nn, optim
+from torch import optim
 
 OPTIMIZERS = {"Adam": optim.Adam, "AdamW": optim.AdamW, "RMSprop": optim.RMSprop}
-
-
-def make_optimizer(
-    params: Iterable[nn.Parameter], head: nn.Module, name: str, lr: float, weight_decay: float
-) -> optim.Optimizer:
-    """An optimiser in which the head has its own `eps`.
-
-    scVI's eps of 0.01 damps gradients as small as those of one gene's ratio, so the head gets
-    the optimiser's usual 1e-8.
-
-    Parameters
-    ----------
-    params
-        All parameters to train.
-    head
-        The part of them that predicts ratios.
-    name
-        A key of ``OPTIMIZERS``.
-    lr, weight_decay
-        Of all.
-
-    Returns
-    -------
-    The optimiser.
-    """
-    in_head = {id(p) for p in head.parameters()}
-    params = list(params)
-    groups = [
-        {"params": [p for p in params if (id(p) in in_head) == of_head], "eps": eps}
-        for of_head, eps in ((False, 1e-2), (True, 1e-8))
-    ]
-    return OPTIMIZERS[name](
-        [g for g in groups if g["params"]], lr=lr, weight_decay=weight_decay
-    )
 
 
 def starting_values(

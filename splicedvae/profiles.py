@@ -1,0 +1,160 @@
+"""Profiles: how much a build computes, on which cells, and the note that every page carries."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from anndata import AnnData
+
+from . import data
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much a build computes."""
+
+    n_obs: int | None  # cells, None for all
+    n_top_genes: int | None
+    max_epochs: int
+    seeds: tuple[int, ...]
+
+
+PROFILES = {
+    "smoke": Profile(700, 300, 6, (0,)),
+    "standard": Profile(None, None, 150, (0, 1, 2)),
+    "full": Profile(None, None, 150, (0, 1, 2, 3, 4)),
+}
+
+
+def load(profile: str = "standard") -> AnnData:
+    """The pancreas, as many of its cells as the profile wants.
+
+    Parameters
+    ----------
+    profile
+        A key of ``PROFILES``.
+
+    Returns
+    -------
+    Cells × genes, with ``uns["provenance"]``; what was thinned says so there.
+
+    Raises
+    ------
+    ValueError
+        There is no such profile.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile={profile!r} is not known; choose one of {', '.join(PROFILES)}.")
+    adata = data.pancreas()
+    n_obs = PROFILES[profile].n_obs
+    if n_obs is not None and n_obs < adata.n_obs:
+        share = n_obs / adata.n_obs
+        _, _, kept = data.split(adata, ((1 - share) / 2, (1 - share) / 2, share))
+        adata = adata[kept].copy()
+        adata.uns["provenance"]["name"] += f", thinned to {adata.n_obs} cells"
+    return adata
+
+
+def prepared(
+    adata: AnnData, profile: str, seed: int
+) -> tuple[AnnData, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """A seed's split, and its genes, chosen on the training cells.
+
+    Parameters
+    ----------
+    adata
+        From :func:`load`.
+    profile
+        A key of ``PROFILES``.
+    seed
+        Of the split.
+
+    Returns
+    -------
+    The prepared cells, and positions of train, val and test.
+    """
+    parts = data.split(adata, seed=seed)
+    return data.prepare(adata, n_top_genes=PROFILES[profile].n_top_genes, fit_on=parts[0]), parts
+
+
+def provenance(adata: AnnData, profile: str) -> dict:
+    """What a page must state: data, profile, device, versions.
+
+    Parameters
+    ----------
+    adata
+        With ``uns["provenance"]``.
+    profile
+        A key of ``PROFILES``.
+
+    Returns
+    -------
+    JSON-ready, with ``data``, ``simulated``, ``profile``, ``device`` and ``versions``.
+    """
+    packages = ("splicedvae", "scvi-tools", "torch", "scanpy", "anndata", "numpy")
+    cuda = torch.cuda.is_available()
+    return {
+        "data": adata.uns["provenance"]["name"],
+        "simulated": bool(adata.uns["provenance"]["simulated"]),
+        "n_obs": adata.n_obs,
+        "n_vars": adata.n_vars,
+        "profile": profile,
+        "device": torch.cuda.get_device_name() if cuda else f"CPU ({os.cpu_count()} cores)",
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
+    }
+
+
+def banner(adata: AnnData, profile: str) -> None:
+    """Show :func:`provenance` on the page of a notebook; simulated data are said loudly.
+
+    Parameters
+    ----------
+    adata
+        With ``uns["provenance"]``.
+    profile
+        A key of ``PROFILES``.
+    """
+    from IPython.display import display
+
+    facts = provenance(adata, profile)
+    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    text = (
+        f"**Data:** {facts['data']}, {facts['n_obs']:,} cells × {facts['n_vars']:,} genes · "
+        f"**profile:** {profile} · **device:** {facts['device']} · **versions:** {versions}"
+    )
+    if facts["simulated"]:
+        text = "**These are SIMULATED cells: the real ones could not be had.**\n\n" + text
+    mime = "application/vnd.splicedvae.provenance+json"
+    display({"text/markdown": text, mime: facts}, raw=True)
+
+
+def finding(text: str, profile: str) -> None:
+    """Show a finding with its computed figures, or that this profile measures none.
+
+    Parameters
+    ----------
+    text
+        Markdown.
+    profile
+        A key of ``PROFILES``; ``"smoke"`` is too small to find anything.
+    """
+    from IPython.display import Markdown, display
+
+    if profile == "smoke":
+        text = "not measured in this profile (`smoke` is a thinned, short run)."
+    display(Markdown(f"**Finding:** {text}"))
+
+
+def quiet() -> None:
+    """Silence what Lightning and scvi-tools say at every fit; errors still show."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "scvi"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")

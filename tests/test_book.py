@@ -1,0 +1,264 @@
+"""The book builds, strictly, and its pages look right; a fault in it is found and named."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parents[1]
+
+spec = importlib.util.spec_from_file_location("book_build", ROOT / "book" / "build.py")
+book_build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(book_build)
+
+CHAPTERS = [source.stem for source in book_build.chapters()]
+
+
+def run(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(root / "book" / "build.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+# --- the whole book, in its smallest profile --------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> Path:
+    """The _build folder of a smoke build of exactly these sources, made if there is none."""
+    build = ROOT / "_build"
+    if (build / "build.json").exists():
+        facts = json.loads((build / "build.json").read_text())
+        if (facts["profile"], facts["source"]) == ("smoke", book_build.source_hash()):
+            return build
+    out = tmp_path_factory.mktemp("book")
+    done = run(ROOT, "book", "--profile", "smoke", "--out", str(out))
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return out / "_build"
+
+
+def article(build: Path, name: str) -> BeautifulSoup:
+    page = (build / "html" / "book" / f"{name}.html").read_text()
+    return BeautifulSoup(page, "html.parser").find("article")
+
+
+def executed(build: Path, name: str) -> nbformat.NotebookNode:
+    return nbformat.read(build / "executed" / "book" / f"{name}.ipynb", as_version=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*CHAPTERS, "intro", "glossary", "api", "references", "status"])
+def test_page_exists(smoke, name):
+    assert len(article(smoke, name).get_text(" ", strip=True)) > 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_figure_has_a_text_for_those_who_do_not_see_it(smoke, name):
+    images = article(smoke, name).find_all("img")
+    assert images, "a chapter without a figure"
+    for image in images:
+        alt = image.get("alt", "").strip()
+        assert len(alt) > 15, f"alt text {alt!r}"
+        assert not alt.endswith((".png", ".svg", ".jpg")) and "_images/" not in alt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_no_output_is_an_error(smoke, name):
+    cells = [cell for cell in executed(smoke, name).cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells if cell.source.strip())
+    assert all(output.output_type != "error" for cell in cells for output in cell.outputs)
+    assert "Traceback (most recent call last)" not in article(smoke, name).get_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_no_path_of_this_machine_is_published(smoke, name):
+    published = smoke / "html" / "_sources" / "book" / f"{name}.ipynb"
+    for text in (published.read_text(), str(article(smoke, name))):
+        assert str(ROOT) not in text
+        assert str(Path(sys.prefix)) not in text
+        assert str(smoke) not in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_banner_and_status_page_say_what_a_chapter_was_made_from(smoke, name):
+    facts = json.loads((smoke / "build.json").read_text())
+    (chapter,) = [c for c in facts["chapters"] if c["chapter"] == name]
+    assert chapter["profile"] == "smoke"
+    assert isinstance(chapter["simulated"], bool)
+    assert chapter["seconds"] > 0
+    text = article(smoke, name).get_text(" ", strip=True)
+    assert chapter["data"] in text and "smoke" in text
+    assert ("simulated" in text.lower()) or not chapter["simulated"]
+
+    rows = article(smoke, "status").find("table").find_all("tr")[1:]
+    assert len(rows) == len(CHAPTERS)
+    (row,) = [r for r in rows if f"{name}.html" in str(r)]
+    cells = [cell.get_text(strip=True) for cell in row.find_all("td")]
+    assert cells[1:] == [
+        "smoke",
+        chapter["data"],
+        str(chapter["simulated"]),
+        chapter["device"],
+        str(chapter["seconds"]),
+    ]
+
+
+@pytest.mark.slow
+def test_repository_address_stands_only_in_pyproject(smoke):
+    text = (smoke / "html" / "book" / f"{CHAPTERS[0]}.html").read_text()
+    organisation = book_build.REPOSITORY.removeprefix("https://github.com/")
+    assert f"colab.research.google.com/github/{organisation}/blob/main/book/{CHAPTERS[0]}" in text
+    assert f"{book_build.REPOSITORY}/edit/main/book/{CHAPTERS[0]}.py" in text
+    for file in ("_config.yml", "README.md", "CITATION.cff"):
+        assert book_build.REPOSITORY not in (ROOT / file).read_text()
+
+
+# --- notebooks ------------------------------------------------------------------------------------
+
+
+def test_committed_notebooks_are_what_their_sources_say():
+    done = run(ROOT, "notebooks", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("source", book_build.chapters(), ids=CHAPTERS)
+def test_notebooks_are_valid_and_empty(source):
+    notebook = book_build.read_chapter(source)
+    nbformat.validate(notebook)
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not any(cell.outputs or cell.execution_count for cell in codes)
+    assert {"profile", "results"} <= book_build.declared_parameters(notebook).keys()
+
+
+# --- a book of one chapter, to see what faults do -------------------------------------------------
+
+CHAPTER = """\
+# %% [markdown]
+# # One
+
+# %% tags=["parameters"]
+profile = "standard"
+epochs = 3
+rate = 0.1
+
+# %%
+print(f"{profile=} {epochs=} {rate=}")
+
+# %%
+"""
+
+
+@pytest.fixture
+def small_book(tmp_path):
+    """Return a function that makes a book whose one chapter ends with the given line."""
+
+    def make(last_line: str) -> Path:
+        shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
+        for name in ("pyproject.toml", "_config.yml", "book/build.py", "book/references.bib"):
+            shutil.copy(ROOT / name, tmp_path / name)
+        (tmp_path / "_toc.yml").write_text(
+            "format: jb-book\nroot: book/intro\nparts:\n  - chapters:\n    - file: book/01_one\n"
+        )
+        (tmp_path / "book" / "intro.md").write_text("# A book\n")
+        (tmp_path / "book" / "results.py").write_text("def run(profile, out): pass\n")
+        (tmp_path / "book" / "01_one.py").write_text(CHAPTER + last_line + "\n")
+        return tmp_path
+
+    return make
+
+
+def outputs(root: Path) -> list:
+    cells = executed(root / "_build", "01_one").cells
+    return [output for cell in cells for output in cell.get("outputs", [])]
+
+
+@pytest.mark.slow
+def test_parameters_reach_the_chapter(small_book):
+    root = small_book("pass")
+    given = ("--param", "01_one.epochs=7", "--param", "01_one.rate=1")
+    done = run(root, "book", "--profile", "smoke", *given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.rstrip().endswith("_build/html/index.html")
+    assert outputs(root)[0].text == "profile='smoke' epochs=7 rate=1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("01_one.epoch=7", ["01_one", "'epoch'", "'epochs'", "'rate'"]),
+        ("02_two.epochs=7", ["'02_two'", "01_one"]),
+        ("01_one.epochs=many", ["01_one", "'epochs'", "int"]),
+        ("01_one.epochs=0.5", ["01_one", "'epochs'", "int"]),
+        ("01_one.rate=True", ["01_one", "'rate'", "float"]),
+    ],
+)
+def test_wrong_parameter_is_refused_before_any_work(small_book, given, says):
+    root = small_book("pass")
+    done = run(root, "book", "--profile", "smoke", "--param", given)
+    assert done.returncode == 1
+    assert all(word in done.stderr for word in says), done.stderr
+    assert not (root / "_build").exists()
+
+
+@pytest.mark.slow
+def test_failing_cell_fails_the_build_and_leaves_its_traceback(small_book):
+    root = small_book("1 / 0")
+    done = run(root, "book", "--profile", "smoke")
+    assert done.returncode == 1
+    assert "chapter 01_one, cell In [5]" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
+    (error,) = [output for output in outputs(root) if output.output_type == "error"]
+    assert error.ename == "ZeroDivisionError" and error.traceback
+    assert not (root / "_build" / "html").exists()
+    assert not (root / "_build" / "build.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("import time; time.sleep(300)", "CellTimeoutError"),
+        ("import os; os._exit(1)", "DeadKernelError"),
+    ],
+)
+def test_cell_that_never_answers_fails_the_build(small_book, line, says):
+    root, start = small_book(line), time.monotonic()
+    done = run(root, "book", "--profile", "smoke", "--cell-timeout", "5")
+    assert time.monotonic() - start < 120
+    assert done.returncode == 1
+    assert "chapter 01_one, cell In [5]" in done.stderr and says in done.stderr
+    (error,) = [output for output in outputs(root) if output.output_type == "error"]
+    assert says in error.evalue
+
+
+@pytest.mark.slow
+def test_unknown_reference_fails_the_build(small_book):
+    root = small_book("# %% [markdown]\n# {term}`no such term`")
+    done = run(root, "book", "--profile", "smoke")
+    assert done.returncode == 1
+    assert "no such term" in done.stdout + done.stderr
+    assert not (root / "_build" / "build.json").exists()
+
+
+def test_check_finds_a_stale_notebook(small_book):
+    root = small_book("pass")
+    notebook = root / "book" / "01_one.ipynb"
+    assert run(root, "notebooks").returncode == 0
+    first = notebook.read_bytes()
+    assert run(root, "notebooks", "--check").returncode == 0
+    notebook.write_bytes(first + b"\n")
+    done = run(root, "notebooks", "--check")
+    assert done.returncode == 1 and "book/01_one.ipynb" in done.stderr
+    assert run(root, "notebooks").returncode == 0
+    assert notebook.read_bytes() == first

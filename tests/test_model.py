@@ -1,0 +1,392 @@
+"""The model on AnnData: histories, persistence, predictions, queries, and what is refused."""
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+import torch
+from scipy import sparse
+from scipy.special import logit
+
+import splicedvae as sv
+from splicedvae.training import starting_values
+
+N, G = 240, 40
+FAST = {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False}
+
+
+@pytest.fixture(scope="module")
+def cells():
+    adata = sv.data.prepare(sv.data.simulate(n_obs=N, n_vars=120), n_top_genes=G)
+    adata.obs["donor"] = np.where(np.arange(N) % 2, "a", "b")
+    adata.obs["plate"] = np.array(["p", "q", "r"])[np.arange(N) % 3]
+    adata.obs["age"] = np.linspace(0, 1, N)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def parts(cells):
+    return sv.data.split(cells)
+
+
+def trained(cells, parts, seed=0, setup=None, **kwargs):
+    scvi.settings.seed = seed
+    sv.SplicedVAE.setup_anndata(cells, **(setup or {}))
+    model = sv.SplicedVAE(cells, **kwargs)
+    model.train(split=parts[:2], **FAST)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(cells, parts):
+    return trained(cells, parts)
+
+
+def without_su(cells):
+    """What a user has: counts in X and nothing else."""
+    return anndata.AnnData(cells.layers["total"].copy(), obs=cells.obs, var=cells.var[[]])
+
+
+def test_history_holds_both_losses_and_the_correlation(model):
+    for mode in ("train", "validation"):
+        for name in ("elbo", "reconstruction_loss", "ratio_loss", "ratio_pearson_r"):
+            values = model.history[f"{name}_{mode}"]
+            assert len(values) == 3 and np.isfinite(values.to_numpy(dtype=float)).all()
+
+
+def test_last_validation_figures_are_those_of_the_predictions(cells, parts, model):
+    """History is read in eval mode on val, so it can be recomputed from outside."""
+    val = parts[1]
+    p = model.get_splicing_ratio(indices=val, return_numpy=True)
+    s, u = (cells.layers[k][val].toarray() for k in ("spliced", "unspliced"))
+    seen = (s + u) > 0
+    r = np.corrcoef(p[seen], (s / np.maximum(s + u, 1))[seen])[0, 1]
+    assert model.history["ratio_pearson_r_validation"].iloc[-1, 0] == pytest.approx(r, abs=1e-4)
+    nll = -(s * np.log(p) + u * np.log1p(-p)).sum() / len(val)
+    assert model.history["ratio_loss_validation"].iloc[-1, 0] == pytest.approx(nll, rel=1e-4)
+
+
+def test_untrained_head_says_the_training_gene_mean(cells, parts):
+    sv.SplicedVAE.setup_anndata(cells)
+    model = sv.SplicedVAE(cells)
+    model.train(**FAST | {"max_epochs": 1}, split=parts[:2], lr=0.0)
+    s, u = (np.asarray(cells.layers[k][parts[0]].sum(0)).ravel() for k in ("spliced", "unspliced"))
+    overall = s.sum() / (s + u).sum()
+    expected = (s + overall) / (s + u + 1)
+    ratio = model.get_splicing_ratio(return_numpy=True)
+    np.testing.assert_allclose(ratio, np.tile(expected, (N, 1)), rtol=1e-5)
+
+
+def test_starting_values_by_hand():
+    rng = np.random.default_rng(0)
+    x = rng.poisson(2, (20, 5)) + 1
+    s, u = rng.poisson(3, (20, 5)), rng.poisson(1, (20, 5))
+    logit, mean, std, weight = starting_values(*(sparse.csr_matrix(m) for m in (x, s, u)))
+    own = np.log1p(1e4 * x / x.sum(1, keepdims=True))
+    np.testing.assert_allclose(mean, own.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(std, own.std(0), rtol=1e-4)
+    np.testing.assert_allclose(weight, (s + u).sum(0) / (s + u).sum(0).mean(), rtol=1e-5)
+    overall = s.sum() / (s + u).sum()
+    np.testing.assert_allclose(
+        torch.sigmoid(logit), (s.sum(0) + overall) / ((s + u).sum(0) + 1), rtol=1e-5
+    )
+
+
+def test_test_cells_are_never_seen(cells, parts, model):
+    """Other counts in the test cells, the same training."""
+    changed = cells.copy()
+    test = parts[2]
+    for layer in ("spliced", "unspliced"):
+        values = changed.layers[layer].toarray()
+        values[test] = np.random.default_rng(3).permutation(values[test])
+        changed.layers[layer] = sparse.csr_matrix(values)
+    del changed.layers["total"]
+    again = trained(changed, parts)
+    for key, values in model.history.items():
+        np.testing.assert_array_equal(values, again.history[key], err_msg=key)
+
+
+def test_same_seed_same_history_other_seed_other(cells, parts, model):
+    again, other = trained(cells, parts), trained(cells, parts, seed=1)
+    for key, values in model.history.items():
+        np.testing.assert_array_equal(values, again.history[key], err_msg=key)
+    assert (model.history["elbo_train"] != other.history["elbo_train"]).all(axis=None)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {
+            "n_latent": 4,
+            "n_hidden": 16,
+            "n_layers": 2,
+            "dropout_rate": 0.2,
+            "dispersion": "gene-cell",
+            "gene_likelihood": "zinb",
+            "latent_distribution": "ln",
+            "head": "bottleneck",
+            "head_activation": "softmax",
+            "own_total": False,
+            "ratio_loss": "beta_binomial",
+            "ratio_weight": 0.3,
+            "head_l2": 5.0,
+            "head_latent": "sample",
+            "detach_head": True,
+        },
+        {"head": "mlp3", "ratio_loss": "weighted_mse", "ratio_reduction": "mean"},
+        {"gene_likelihood": "poisson", "use_observed_lib_size": False, "ratio_loss": "l1"},
+    ],
+)
+def test_save_and_load_are_exact(cells, parts, tmp_path, kwargs):
+    model = trained(cells, parts, **kwargs)
+    before = model.get_splicing_ratio()
+    model.save(str(tmp_path / "m"))
+    loaded = sv.SplicedVAE.load(str(tmp_path / "m"), cells)
+    pd.testing.assert_frame_equal(before, loaded.get_splicing_ratio(), check_exact=True)
+    for name, value in kwargs.items():
+        assert loaded.init_params_["non_kwargs"][name] == value
+    assert loaded.module.gene_likelihood == kwargs.get("gene_likelihood", "nb")
+    assert loaded.module.ratio_weight == kwargs.get("ratio_weight", 1.0)
+    assert loaded.module.detach_head == kwargs.get("detach_head", False)
+    for key, value in model.module.state_dict().items():
+        assert torch.equal(value, loaded.module.state_dict()[key]), key
+
+
+def test_loading_checks_class_and_genes(cells, parts, model, tmp_path):
+    model.save(str(tmp_path / "ours"))
+    with pytest.raises(ValueError, match="different class"):
+        scvi.model.SCVI.load(str(tmp_path / "ours"), cells)
+    renamed = cells.copy()
+    renamed.var_names = [f"other{i}" for i in range(cells.n_vars)]
+    with pytest.warns(UserWarning, match="var_names"), pytest.raises(ValueError):
+        sv.SplicedVAE.load(str(tmp_path / "ours"), renamed[:, 1:].copy())
+    with pytest.raises(ValueError, match="exists"):
+        model.save(str(tmp_path / "ours"))
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop"])
+def test_optimizers(cells, parts, optimizer):
+    sv.SplicedVAE.setup_anndata(cells)
+    model = sv.SplicedVAE(cells)
+    model.train(split=parts[:2], optimizer=optimizer, lr=2e-3, **FAST)
+    used = model.trainer.optimizers[0]
+    assert type(used).__name__ == optimizer and used.param_groups[0]["lr"] == 2e-3
+    losses = model.history["train_loss"].iloc[:, 0].astype(float)
+    assert losses.iloc[-1] < losses.iloc[0]
+
+
+def test_training_without_a_split_draws_one(cells):
+    sv.SplicedVAE.setup_anndata(cells)
+    model = sv.SplicedVAE(cells)
+    model.train(train_size=0.75, **FAST)
+    assert len(model.train_indices) == 180 and len(model.validation_indices) == 60
+
+
+def test_splits_that_cannot_be(cells, parts):
+    sv.SplicedVAE.setup_anndata(cells)
+    model = sv.SplicedVAE(cells)
+    with pytest.raises(ValueError, match="train part"):
+        model.train(split=([], parts[1]), **FAST)
+    with pytest.raises(ValueError, match="val part"):
+        model.train(split=(parts[0], []), **FAST)
+    with pytest.raises(ValueError, match="3 cells are both"):
+        model.train(split=(parts[0], parts[0][:3]), **FAST)
+    with pytest.raises(ValueError, match="optimizer='SGD'"):
+        model.train(split=parts[:2], optimizer="SGD", **FAST)
+
+
+def test_nothing_to_learn_from(cells, parts):
+    query = sv.SplicedVAE.prepare_query_anndata(without_su(cells), trained(cells, parts))
+    sv.SplicedVAE.setup_anndata(query, layer="total")
+    with pytest.raises(ValueError, match="nothing to learn"):
+        sv.SplicedVAE(query).train(split=parts[:2], **FAST)
+
+
+# predictions
+
+
+def test_shapes_of_predictions(cells, model):
+    few, genes = np.arange(7), list(cells.var_names[[5, 2, 9]])
+    ratio = model.get_splicing_ratio(indices=few, gene_list=genes)
+    assert ratio.shape == (7, 3) and list(ratio.columns) == genes
+    assert list(ratio.index) == list(cells.obs_names[:7])
+    full = model.get_splicing_ratio(return_numpy=True)
+    assert full.shape == cells.shape and (full > 0).all() and (full < 1).all()
+    np.testing.assert_allclose(ratio, full[:7][:, [5, 2, 9]], rtol=1e-6)
+    sampled = model.get_splicing_ratio(indices=few, n_samples=5, return_mean=False)
+    assert sampled.shape == (5, 7, cells.n_vars) and (sampled.std(0) > 0).all()
+    assert model.get_splicing_ratio(indices=few, n_samples=5).shape == (7, cells.n_vars)
+    assert model.get_splicing_ratio(n_samples_overall=500).shape == (500, cells.n_vars)
+    loader = model._make_data_loader(cells, indices=few)
+    np.testing.assert_allclose(model.get_splicing_ratio(dataloader=loader), full[:7], rtol=1e-6)
+
+
+def test_samples_scatter_around_the_posterior_mean(cells, model):
+    """A linear head is linear in z: on the logit scale the draws' mean is the head of the mean."""
+    torch.manual_seed(0)
+    few = np.arange(5)
+    draws = model.get_splicing_ratio(indices=few, n_samples=2000, return_mean=False)
+    draws = logit(draws.astype(float))
+    centre = logit(model.get_splicing_ratio(indices=few, return_numpy=True).astype(float))
+    standard_error = draws.std(0) / np.sqrt(len(draws))
+    assert (abs(draws.mean(0) - centre) < 5 * standard_error + 1e-6).all()
+
+
+def test_arguments_that_contradict(model):
+    with pytest.raises(KeyError, match="Nope"):
+        model.get_splicing_ratio(gene_list=["Nope"])
+    with pytest.raises(ValueError, match="not both"):
+        model.get_splicing_ratio(n_samples=2, n_samples_overall=3)
+    for kwargs in ({"n_samples": 0}, {"n_samples_overall": -1}):
+        with pytest.raises(ValueError, match="1 or more"):
+            model.get_splicing_ratio(**kwargs)
+
+
+def test_batches_and_covariates(cells, parts):
+    setup = {
+        "batch_key": "donor",
+        "categorical_covariate_keys": ["plate"],
+        "continuous_covariate_keys": ["age"],
+    }
+    model = trained(cells, parts, setup=setup)
+    assert model.module.head.output.in_features == 10 + 1 + 3 + 2
+    with torch.no_grad():  # a visible effect of the second batch
+        model.module.head.output.weight[:, -1] = 1.0
+        model.module.head.output.weight[:, -2] = 0.0
+    of = {
+        b: model.get_splicing_ratio(transform_batch=b, return_numpy=True).astype(float)
+        for b in ("a", "b")
+    }
+    np.testing.assert_allclose(logit(of["b"]) - logit(of["a"]), 1.0, atol=1e-2)
+    own = model.get_splicing_ratio(return_numpy=True)
+    is_a = (cells.obs["donor"] == "a").to_numpy()
+    np.testing.assert_allclose(own[is_a], of["a"][is_a], rtol=1e-5)
+    both = model.get_splicing_ratio(transform_batch=["a", "b"], return_numpy=True)
+    np.testing.assert_allclose(both, (of["a"] + of["b"]) / 2, rtol=1e-5)
+
+
+def test_imputed_layers_sum_to_the_total(cells, model):
+    adata = cells.copy()
+    model.impute_layers(adata, key_added="mine")
+    s, u = adata.layers["spliced_mine"], adata.layers["unspliced_mine"]
+    np.testing.assert_allclose((s + u).toarray(), cells.layers["total"].toarray(), rtol=1e-5)
+    ratio = model.get_splicing_ratio(return_numpy=True)
+    np.testing.assert_allclose(s.toarray(), cells.layers["total"].toarray() * ratio, rtol=1e-5)
+    with pytest.raises(ValueError, match="spliced_mine"):
+        model.impute_layers(adata, key_added="mine")
+    model.impute_layers(adata, key_added="mine", overwrite=True)
+
+
+def test_spliced_input(cells, parts):
+    adata = cells.copy()
+    model = trained(adata, parts, setup={"input": "spliced"})
+    assert model.input == "spliced"
+    model.impute_layers(adata, floor=0.2)
+    ratio = np.maximum(model.get_splicing_ratio(return_numpy=True), 0.2)
+    s = cells.layers["spliced"].toarray()
+    np.testing.assert_array_equal(adata.layers["spliced_splicedvae"].toarray(), s)
+    np.testing.assert_allclose(
+        adata.layers["unspliced_splicedvae"].toarray(), s * (1 - ratio) / ratio, rtol=1e-5
+    )
+    # only spliced counts were seen: other unspliced counts in a query change nothing
+    other = cells.copy()
+    other.layers["unspliced"] = other.layers["unspliced"] * 3
+    query = sv.SplicedVAE.prepare_query_anndata(other, model)
+    np.testing.assert_array_equal(
+        model.get_splicing_ratio(query, return_numpy=True),
+        model.get_splicing_ratio(return_numpy=True),
+    )
+
+
+# queries
+
+
+def test_query_without_su_predicts_the_same(cells, parts, model, tmp_path):
+    model.save(str(tmp_path / "m"))
+    shuffled = without_su(cells)[:, ::-1].copy()
+    for reference in (model, str(tmp_path / "m")):
+        query = sv.SplicedVAE.prepare_query_anndata(shuffled, reference)
+        pd.testing.assert_frame_equal(
+            model.get_splicing_ratio(query), model.get_splicing_ratio(), check_exact=True
+        )
+    assert not shuffled.layers and shuffled.var_names[0] == cells.var_names[-1]  # untouched
+    latent = model.get_latent_representation(query)
+    np.testing.assert_array_equal(latent, model.get_latent_representation())
+    surgery = sv.SplicedVAE.load_query_data(query, model)
+    surgery.is_trained = True
+    np.testing.assert_allclose(surgery.get_splicing_ratio(), model.get_splicing_ratio(), atol=1e-6)
+
+
+def test_query_may_lack_genes_and_have_others(cells, model):
+    extra = anndata.concat([without_su(cells)[:, 4:], without_su(cells)[:, :3]], axis=1)
+    extra.obs = cells.obs
+    extra.var_names = [*cells.var_names[4:], "newA", "newB", "newC"]
+    query = sv.SplicedVAE.prepare_query_anndata(extra, model)
+    assert list(query.var_names) == list(cells.var_names)
+    assert query.layers["total"][:, :4].nnz == 0
+    assert model.get_splicing_ratio(query).shape == cells.shape
+
+
+def test_query_of_the_other_kind_warns(cells, model):
+    with pytest.warns(UserWarning, match="trained on total counts and these are spliced"):
+        sv.SplicedVAE.prepare_query_anndata(without_su(cells), model, input="spliced")
+    like_scvelo = cells.copy()
+    like_scvelo.X = like_scvelo.layers["spliced"].copy()
+    del like_scvelo.layers["total"], like_scvelo.layers["unspliced"]
+    with pytest.warns(UserWarning, match="biased"):
+        sv.SplicedVAE.prepare_query_anndata(like_scvelo, model)
+
+
+def test_queries_that_cannot_be(cells, model):
+    foreign = without_su(cells)
+    foreign.var_names = [f"ENSMUSG{i:011d}" for i in range(cells.n_vars)]
+    with pytest.raises(ValueError, match="ENSMUSG00000000000"):
+        sv.SplicedVAE.prepare_query_anndata(foreign, model)
+    logged = without_su(cells)
+    logged.X = logged.X.log1p()
+    with pytest.raises(ValueError, match="X has fractional"):
+        sv.SplicedVAE.prepare_query_anndata(logged, model)
+    with pytest.raises(KeyError, match="raw"):
+        sv.SplicedVAE.prepare_query_anndata(without_su(cells), model, layer="raw")
+
+
+# from scVI
+
+
+def test_from_scvi_model_keeps_every_weight(cells, parts):
+    adata = cells.copy()
+    scvi.model.SCVI.setup_anndata(adata, layer="total")
+    plain = scvi.model.SCVI(adata, n_latent=5, n_hidden=32, gene_likelihood="nb")
+    plain.train(**FAST)
+    sv.SplicedVAE.setup_anndata(adata)
+    model = sv.SplicedVAE.from_scvi_model(plain, adata, ratio_weight=0.5)
+    ours = model.module.state_dict()
+    for key, value in plain.module.state_dict().items():
+        assert torch.equal(value, ours[key]), key
+    model.is_trained = True
+    np.testing.assert_array_equal(
+        plain.get_latent_representation(adata), model.get_latent_representation()
+    )
+    model.train(split=parts[:2], **FAST)
+    assert model.module.ratio_weight == 0.5 and model.module.n_latent == 5
+
+    with pytest.raises(ValueError, match="n_latent"):
+        sv.SplicedVAE.from_scvi_model(plain, adata, n_latent=7)
+    other = adata[:, 1:].copy()
+    sv.SplicedVAE.setup_anndata(other, layer=None)
+    with pytest.raises(ValueError, match="genes differ"):
+        sv.SplicedVAE.from_scvi_model(plain, other)
+    with pytest.raises(ValueError, match="not a plain"):
+        sv.SplicedVAE.from_scvi_model(model, adata)
+
+
+def test_a_dead_gene_stays_finite(cells, parts):
+    adata = cells.copy()
+    for layer in ("spliced", "unspliced", "total"):
+        values = adata.layers[layer].toarray()
+        values[:, 0] = 0
+        adata.layers[layer] = sparse.csr_matrix(values)
+    ratio = trained(adata, parts).get_splicing_ratio(return_numpy=True)
+    assert np.isfinite(ratio).all()
