@@ -6,13 +6,10 @@ n = 0; given the true ratio p, s is Binomial(n, p).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import scipy.sparse as sp
 from scipy.special import betaln, xlog1py, xlogy
 
-Counts = np.ndarray | sp.sparray | sp.spmatrix
+from .counts import Counts, checked_counts
 
 EDGE = 1e-6  # likelihoods read ratios clipped to [EDGE, 1 - EDGE]
 MIN_TEST_CELLS = 30  # a gene needs as many observed cells for a within-gene correlation
@@ -21,21 +18,6 @@ MIN_TEST_CELLS = 30  # a gene needs as many observed cells for a within-gene cor
 def clipped(ratio: np.ndarray) -> np.ndarray:
     """Ratios kept off 0 and 1, where a log-likelihood may be infinite."""
     return np.clip(ratio, EDGE, 1 - EDGE)
-
-
-def checked_counts(name: str, counts: Counts, genes: Sequence[str] | None = None) -> sp.csr_array:
-    """Counts (cells, genes) as float64 CSR; ValueError names the gene of what is no raw count."""
-    counts = sp.csr_array(counts, dtype=np.float64)
-    bad = ~(np.isfinite(counts.data) & (counts.data >= 0))
-    bad |= counts.data != np.floor(counts.data)
-    if bad.any():
-        first = np.argmax(bad)
-        gene = counts.indices[first]
-        raise ValueError(
-            f"{name} holds {counts.data[first]} in gene {gene if genes is None else genes[gene]}; "
-            "give raw counts: whole numbers, not negative, none missing"
-        )
-    return counts
 
 
 def checked_ratio(name: str, ratio: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -16,8 +16,9 @@ from scipy.special import logit
 from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
-from ._entries import checked_counts, clipped, pooled_ratio
+from ._entries import clipped, pooled_ratio
 from ._regression import linear_ratio, ridge_binomial
+from .counts import checked_counts
 
 
 def _layer(adata: AnnData, name: str) -> sp.csr_array:

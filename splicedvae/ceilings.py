@@ -7,7 +7,6 @@ import scipy.sparse as sp
 from scipy.special import betaln
 
 from ._entries import (
-    Counts,
     Entries,
     checked_genes,
     checked_ratio,
@@ -16,6 +15,7 @@ from ._entries import (
     pooled_scores,
     within_gene_scores,
 )
+from .counts import Counts
 
 _CONCENTRATIONS = np.geomspace(0.05, 5000, 47)  # grid of M
 _OVERDISPERSIONS = np.linspace(0, 0.9995, 100) ** 2  # grid of phi, even in the correlation it gives

@@ -2,39 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+Counts = np.ndarray | sparse.sparray | sparse.spmatrix
 INPUTS = ("total", "spliced")  # what an encoder may see
 
 
-def check_counts(counts: np.ndarray | sparse.spmatrix, name: str) -> None:
-    """Refuse what can't be counts.
+def checked_counts(
+    name: str, counts: Counts, genes: Sequence[str] | None = None
+) -> sparse.csr_array:
+    """Counts as sparse float64, or an error that says which gene holds what can't be a count.
 
     Parameters
     ----------
-    counts
-        Cells × genes, dense or sparse.
     name
         How to call them in the message, for example ``"layer 'spliced'"``.
+    counts
+        Cells × genes, dense or sparse.
+    genes
+        Names of the genes; without them the message gives the position.
+
+    Returns
+    -------
+    CSR, (cells, genes).
 
     Raises
     ------
     ValueError
         There is a missing, infinite, negative or fractional value.
     """
-    values = counts.data if sparse.issparse(counts) else np.asarray(counts)
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} has missing or infinite values; give raw counts.")
-    if (values < 0).any():
-        raise ValueError(f"{name} has negative values; give raw counts.")
-    if np.issubdtype(values.dtype, np.floating) and (values != np.rint(values)).any():
-        raise ValueError(
-            f"{name} has fractional values; give raw counts, neither normalised nor logged."
-        )
+    counts = sparse.csr_array(counts, dtype=np.float64)
+    values = counts.data
+    for kind, bad in (
+        ("missing", np.isnan(values)),
+        ("infinite", np.isinf(values)),
+        ("negative", values < 0),
+        ("fractional", values != np.floor(values)),
+    ):
+        if bad.any():
+            first = np.argmax(bad)
+            gene = counts.indices[first]
+            raise ValueError(
+                f"{name} holds a {kind} count ({values[first]}) in gene "
+                f"{gene if genes is None else genes[gene]}; give raw counts: whole numbers, not "
+                "negative, none missing, neither normalised nor logged."
+            )
+    return counts
 
 
 def total_counts(
@@ -72,10 +90,11 @@ def total_counts(
                 f"There is no layer {layer!r}; adata.layers has {sorted(adata.layers)}. Name the "
                 "right ones with spliced_layer= and unspliced_layer=."
             )
-        check_counts(adata.layers[layer], f"layer {layer!r}")
-    return sparse.csr_matrix(
-        adata.layers[spliced_layer] + adata.layers[unspliced_layer], dtype=np.float32
+    spliced, unspliced = (
+        checked_counts(f"layer {layer!r}", adata.layers[layer], adata.var_names)
+        for layer in (spliced_layer, unspliced_layer)
     )
+    return sparse.csr_matrix(spliced + unspliced, dtype=np.float32)
 
 
 def input_layer(
@@ -121,9 +140,8 @@ def input_layer(
             adata.layers[layer] = total
     if layer not in adata.layers:
         raise KeyError(f"There is no layer {layer!r}; adata.layers has {sorted(adata.layers)}.")
-    counts = sparse.csr_matrix(adata.layers[layer])
-    check_counts(counts, f"layer {layer!r}")
-    expected = total if input == "total" else sparse.csr_matrix(adata.layers[spliced_layer])
+    counts = checked_counts(f"layer {layer!r}", adata.layers[layer], adata.var_names)
+    expected = total if input == "total" else sparse.csr_array(adata.layers[spliced_layer])
     # a query without S/U has zeros there, which say nothing about its input
     if total.nnz and abs(counts - expected).max() > 0:
         what = "spliced + unspliced" if input == "total" else f"layer {spliced_layer!r}"

@@ -40,7 +40,17 @@ SUBSET = 5706 / 8000
 
 @dataclass(frozen=True)
 class Fit:
-    """One neural fit: a plain scVI if `splicing` is None, on all genes or on a subset."""
+    """One neural fit.
+
+    Attributes
+    ----------
+    splicing
+        Arguments of :class:`splicedvae.SplicedVAE`; None for a plain scVI.
+    n_latent
+        Latent dimensions of the plain scVI.
+    subset
+        Fit on a random 71 % of the genes.
+    """
 
     splicing: dict | None
     n_latent: int = 10

@@ -6,6 +6,7 @@ S posterior samples.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -82,7 +83,7 @@ class RatioHead(nn.Module):
         self.trunk = nn.Sequential(
             *(
                 FCLayers(i, o, n_layers=1, n_hidden=o, dropout_rate=dropout_rate)
-                for i, o in zip(widths[:-1], widths[1:], strict=True)
+                for i, o in pairwise(widths)
             )
         )
         self.output = nn.Linear(widths[-1], n_genes * (1 + self.softmax))

@@ -18,9 +18,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ._entries import (
     MIN_TEST_CELLS,
-    Counts,
     Entries,
-    checked_counts,
     checked_genes,
     checked_per_gene,
     checked_ratio,
@@ -32,6 +30,7 @@ from ._entries import (
     within_gene_scores,
 )
 from .ceilings import bootstrap_ceiling, fit_concentration, thinning_ceiling
+from .counts import Counts, checked_counts
 
 __all__ = [
     "bootstrap_ceiling",

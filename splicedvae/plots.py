@@ -22,7 +22,7 @@ COLOURS = {
     "Delta": "#E69F00",
     "Epsilon": "#000000",
 }
-INK, BLUE, ORANGE, GREEN, GREY = "#222222", "#0072B2", "#D55E00", "#009E73", "#999999"
+INK, BLUE, ORANGE, GREEN = "#222222", "#0072B2", "#D55E00", "#009E73"
 
 
 def use_style() -> None:
@@ -39,27 +39,16 @@ def use_style() -> None:
             "axes.titlesize": 11,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9", GREY]),
+            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9"]),
             "legend.frameon": False,
         }
     )
 
 
-def _panel(ax: Axes | None, **labels: str) -> Axes:
+def _panel(ax: Axes | None, **labels) -> Axes:
     ax = plt.figure().add_subplot() if ax is None else ax
     ax.set(**labels)
     return ax
-
-
-def _box(ax: Axes, x: float, y: float, text: str, colour: str = INK, **kwargs) -> None:
-    frame = {"boxstyle": "round,pad=0.45", "fc": "white", "ec": colour, "lw": 1.6}
-    ax.text(x, y, text, ha="center", va="center", color=INK, bbox=frame, **kwargs)
-
-
-def _arrow(ax: Axes, start: tuple, end: tuple, text: str = "", colour: str = INK, **kw) -> None:
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": colour, "lw": 1.4, **kw})
-    middle = np.add(start, end) / 2
-    ax.text(*middle + (0, 0.12), text, ha="center", va="bottom", color=colour)
 
 
 def _canvas(ax: Axes | None, width: float, height: float) -> Axes:
@@ -69,8 +58,13 @@ def _canvas(ax: Axes | None, width: float, height: float) -> Axes:
     return ax
 
 
+def _arrow(ax: Axes, start: tuple, end: tuple, colour: str = INK, **style) -> None:
+    style = {"arrowstyle": "-|>", "color": colour, "lw": 1.6, "shrinkA": 0, "shrinkB": 0, **style}
+    ax.annotate("", end, start, arrowprops=style)
+
+
 def splicing_diagram(ax: Axes | None = None) -> Axes:
-    """Draw the life of an mRNA: made with its introns, spliced, degraded.
+    """Draw the life of an mRNA: transcribed with its introns, spliced, degraded.
 
     Parameters
     ----------
@@ -81,33 +75,22 @@ def splicing_diagram(ax: Axes | None = None) -> Axes:
     -------
     The axes.
     """
-    ax = _canvas(ax, 8.4, 2.3)
-    for x, title, intron in ((3.1, "unspliced, $u$", True), (5.9, "spliced, $s$", False)):
-        parts = (
-            [(-0.8, 0.5, BLUE), (-0.3, 0.6, None), (0.3, 0.5, BLUE)]
-            if intron
-            else [
-                (-0.5, 0.5, BLUE),
-                (0.0, 0.5, BLUE),
-            ]
-        )
-        for start, width, colour in parts:
-            if colour:
-                ax.add_patch(plt.Rectangle((x + start, 1.0), width, 0.3, fc=colour, ec="white"))
-            else:
-                ax.plot([x + start, x + start + width], [1.15, 1.15], color=ORANGE, lw=3)
-        ax.text(x, 1.5, title, ha="center", color=INK)
-    ax.text(3.1, 0.62, "exon – intron – exon", ha="center", color=GREY, fontsize=9)
-    ax.text(5.9, 0.62, "exon – exon", ha="center", color=GREY, fontsize=9)
-    ax.text(0.6, 1.15, "gene", ha="center", va="center", color=INK)
-    ax.text(7.9, 1.15, "gone", ha="center", va="center", color=GREY)
-    for start, end, rate, name in (
-        (1.0, 2.2, r"$\alpha$", "transcription"),
-        (4.0, 5.3, r"$\beta\,u$", "splicing"),
-        (6.5, 7.5, r"$\gamma\,s$", "degradation"),
+    ax = _canvas(ax, 8.2, 1.5)
+    for x, text in ((0.3, "gene"), (2.8, "unspliced, $u$"), (5.6, "spliced, $s$"), (7.9, "gone")):
+        ax.text(x, 1.1 if "," in text else 0.65, text, ha="center", va="center", size=13)
+    ax.plot([2.3, 3.3], [0.65, 0.65], color=ORANGE, lw=4)  # the intron
+    for x in (2.0, 3.1, 5.1, 5.6):
+        ax.add_patch(plt.Rectangle((x, 0.5), 0.5, 0.3, fc=BLUE, ec="white", zorder=2))
+    for x, rate, name in (
+        (0.7, r"$\alpha$", "transcription"),
+        (3.8, r"$\beta u$", "splicing"),
+        (6.3, r"$\gamma s$", "degradation"),
     ):
-        _arrow(ax, (start, 1.15), (end, 1.15), rate)
-        ax.text((start + end) / 2, 0.2, name, ha="center", color=INK, fontsize=10)
+        _arrow(ax, (x, 0.65), (x + 1.1, 0.65))
+        ax.text(x + 0.55, 0.75, rate, ha="center", va="bottom", size=13)
+        ax.text(x + 0.55, 0.5, name, ha="center", va="top", size=10)
+    ax.text(2.8, 0.35, "exon, intron, exon", ha="center", va="top", size=9, color="#555555")
+    ax.text(5.6, 0.35, "exon, exon", ha="center", va="top", size=9, color="#555555")
     return ax
 
 
@@ -133,16 +116,8 @@ def ratio_against_depth(s: np.ndarray, n: np.ndarray, p: float, ax: Axes | None 
     ax.fill_between(grid, low, high, step="mid", color=BLUE, alpha=0.2, lw=0, label="95 % band")
     jitter = np.random.default_rng(0).uniform(-0.3, 0.3, len(n))
     seen = n > 0
-    ax.plot(
-        (n + jitter)[seen],
-        (s / np.maximum(n, 1))[seen],
-        "o",
-        ms=2.5,
-        alpha=0.35,
-        color=INK,
-        mew=0,
-        label="a cell",
-    )
+    points = (n + jitter)[seen], s[seen] / n[seen]
+    ax.plot(*points, "o", ms=3, mew=0, alpha=0.35, color=INK, label="a cell")
     ax.axhline(p, color=ORANGE, label="gene mean")
     ax.legend(loc="lower right")
     return ax
@@ -195,19 +170,17 @@ def error_bound(scores: pd.DataFrame, paper: tuple[float, float], ax: Axes | Non
     """
     ax = _panel(ax, xlabel="Pearson $r$", ylabel="RMSE", xlim=(0, 1), ylim=(0, None))
     r = np.linspace(0, 1, 400)
-    for colour, (name, row) in zip(
-        (BLUE, GREEN, "#CC79A7", "#E69F00"), scores.iterrows(), strict=False
-    ):
-        ax.plot(r, row["sd"] * np.sqrt(1 - r**2), color=colour, label=f"{name}: lower bound")
-        ax.plot(row["r"], row["rmse"], "o", color=colour, mec=INK, ms=8)
-    ax.plot([], [], "o", color="white", mec=INK, ms=8, label="gene mean")
+    for name, row in scores.iterrows():
+        (line,) = ax.plot(r, row["sd"] * np.sqrt(1 - r**2), label=f"{name}: bound")
+        ax.plot(row["r"], row["rmse"], "o", color=line.get_color(), mec=INK, ms=9)
+    ax.plot([], [], "o", color="white", mec=INK, ms=9, label="gene mean")
     ax.plot(*paper, "*", color=ORANGE, mec=INK, ms=17, ls="", label="the paper")
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
     return ax
 
 
 def architecture(ax: Axes | None = None) -> Axes:
-    """Draw scVI with the splicing head, with the shape of each tensor.
+    """Draw scVI and the splicing head, with the shape of each tensor.
 
     Parameters
     ----------
@@ -218,28 +191,29 @@ def architecture(ax: Axes | None = None) -> Axes:
     -------
     The axes.
     """
-    ax = _canvas(ax, 11, 4.2)
-    for x, y, text, colour in (
-        (0.9, 2.9, "counts $x$\n$(B, G)$", INK),
-        (2.8, 2.9, "encoder\n$G \\to 128 \\to 2L$", BLUE),
-        (4.9, 2.9, "$q(z \\mid x)$\n$\\mu, \\sigma\\;(B, L)$", BLUE),
-        (6.5, 2.9, "$z$\n$(B, L)$", INK),
-        (8.3, 2.9, "NB decoder\n$L \\to 128 \\to G$", GREEN),
-        (10.2, 2.9, "$\\ell\\rho,\\ \\theta$\n$(B, G)$", GREEN),
-        (8.3, 1.0, "splicing head\n$L \\to G$", ORANGE),
-        (10.2, 1.0, "ratio $p$\n$(B, G)$", ORANGE),
+    ax = _canvas(ax, 9.4, 3.1)
+    for x, y, colour, text in (
+        (0.7, 2.2, INK, "counts $x$\n$(B, G)$"),
+        (2.4, 2.2, BLUE, "encoder\n$G \\to H \\to 2L$"),
+        (4.2, 2.2, INK, "latent $z$\n$(B, L)$"),
+        (6.2, 2.2, GREEN, "decoder\n$L \\to H \\to G$"),
+        (8.4, 2.2, GREEN, r"means $\ell\rho$" + "\n$(B, G)$"),
+        (6.2, 0.8, ORANGE, "splicing head\n$L \\to G$"),
+        (8.4, 0.8, ORANGE, "ratios $p$\n$(B, G)$"),
     ):
-        _box(ax, x, y, text, colour, fontsize=11)
-    for start, end in ((1.5, 1.85), (3.8, 4.15), (5.65, 6.05), (6.95, 7.3), (9.3, 9.65)):
-        _arrow(ax, (start, 2.9), (end, 2.9))
-    _arrow(ax, (6.7, 2.4), (7.35, 1.2), colour=ORANGE)
-    _arrow(ax, (9.25, 1.0), (9.6, 1.0), colour=ORANGE)
-    _arrow(ax, (0.9, 2.4), (7.3, 0.85), colour=GREY, ls="--", connectionstyle="angle,angleB=0")
-    ax.text(3.9, 0.95, "each gene's own total", ha="center", color="#666666")
-    ax.text(10.2, 3.6, "$x \\sim \\mathrm{NB}$", ha="center", color=GREEN)
-    ax.text(10.2, 0.25, "$s \\sim \\mathrm{Binomial}(n, p)$", ha="center", color=ORANGE)
-    ax.text(5.0, 3.8, "scVI", ha="center", color=INK, weight="bold")
-    ax.text(8.3, 0.25, "new", ha="center", color=ORANGE, weight="bold")
+        frame = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": colour, "lw": 2}
+        ax.text(x, y, text, ha="center", va="center", size=12, bbox=frame)
+    for start, end in ((1.3, 1.6), (3.2, 3.55), (4.85, 5.35), (7.05, 7.7)):
+        _arrow(ax, (start, 2.2), (end, 2.2))
+    _arrow(ax, (4.6, 1.8), (5.3, 1.0), ORANGE)
+    _arrow(ax, (7.05, 0.8), (7.75, 0.8), ORANGE)
+    _arrow(ax, (0.7, 1.8), (5.3, 0.7), "#777777", ls="--", connectionstyle="angle,angleB=0")
+    ax.text(2.9, 0.78, "each gene's own total", ha="center", size=11, color="#555555")
+    for y, colour, law in (
+        (2.75, GREEN, r"$x \sim \mathrm{NB}(\ell\rho, \theta)$"),
+        (0.15, ORANGE, r"$s \sim \mathrm{Binomial}(n, p)$"),
+    ):
+        ax.text(8.4, y, law, ha="center", size=12, color=colour)
     return ax
 
 

@@ -16,7 +16,7 @@ from scvi.model._utils import _get_batch_code_from_category
 from scvi.model.base import BaseModelClass
 from scvi.model.base._archesmixin import _get_loaded_data, _pad_and_sort_query_anndata
 
-from .counts import INPUTS, check_counts, total_counts
+from .counts import INPUTS, checked_counts, total_counts
 from .head import one_of
 
 
@@ -247,7 +247,9 @@ class SplicingMixin:
         elif layer not in query.layers:
             raise KeyError(f"There is no layer {layer!r}; there are {sorted(query.layers)}.")
         counts = query.X if layer is None else query.layers[layer]
-        check_counts(counts, "X" if layer is None else f"layer {layer!r}")
+        counts = checked_counts(
+            "X" if layer is None else f"layer {layer!r}", counts, query.var_names
+        )
         if not query.var_names.isin(genes).any():
             raise ValueError(
                 f"None of the {query.n_vars} genes ({', '.join(query.var_names[:3])}…) is among "

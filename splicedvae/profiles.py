@@ -18,9 +18,21 @@ from . import data
 
 @dataclass(frozen=True)
 class Profile:
-    """How much a build computes."""
+    """How much a build computes.
 
-    n_obs: int | None  # cells, None for all
+    Attributes
+    ----------
+    n_obs
+        Cells; None for all.
+    n_top_genes
+        Highly variable genes kept; None for all that pass the filter.
+    max_epochs
+        Of each fit.
+    seeds
+        Each with its own split, genes, initial weights and minibatches.
+    """
+
+    n_obs: int | None
     n_top_genes: int | None
     max_epochs: int
     seeds: tuple[int, ...]

@@ -7,8 +7,8 @@ Every gene follows the kinetics of RNA velocity (La Manno et al. 2018, Bergen et
 
 along Ductal → Ngn3 low EP → Ngn3 high EP → Pre-endocrine → {Alpha, Beta, Delta, Epsilon}.
 Time is measured in units of :math:`1/\beta`, so :math:`\beta = 1`. The transcription rate
-:math:`\alpha` is piecewise constant: each stage gives a gene a new rate, which it takes up after
-a delay of its own. On each piece the solution is exact,
+:math:`\alpha` is piecewise constant: a gene has a low and a high rate, and in most stages it
+changes to the other one after a delay of its own. On each piece the solution is exact,
 
 .. math::
     u(t) &= u_0 e^{-\beta t} + \tfrac{\alpha}{\beta}(1 - e^{-\beta t}), \\
@@ -18,20 +18,23 @@ a delay of its own. On each piece the solution is exact,
 and each stage starts where its parent ended, so u and s are continuous over branch points.
 
 **What is captured.** A gene's molecules are seen with efficiency :math:`w` when spliced and
-:math:`w e` when unspliced, so the expected, size-normalised counts of a cell of size factor
-:math:`k` are :math:`S = k w s` and :math:`U = k w e u`. scVelo's steady state
-:math:`U = \gamma' S` has :math:`\gamma' = e \gamma / \beta`, hence its velocity is
+:math:`w e` when unspliced, so its expected counts in a cell of size factor 1 (which is what
+size-normalised means here) are :math:`S = w s` and :math:`U = w e u`. In scVelo's steady state
+:math:`U = \gamma' S` the slope is therefore :math:`\gamma' = e \gamma / \beta`, and its velocity
 
 .. math::
-    U - \gamma' S = k w e \, (u - \tfrac{\gamma}{\beta} s) = \frac{k w e}{\beta} \frac{ds}{dt}.
+    U - \gamma' S = w e \, \bigl(u - \tfrac{\gamma}{\beta} s\bigr)
+                  = \frac{w e}{\beta} \frac{ds}{dt} = \frac{e}{\beta} \frac{dS}{dt}.
 
-**Noise.** (1) Bursts: in each cell and gene a gamma-distributed factor of mean 1 multiplies
-:math:`\alpha` during the last :math:`\tau` of the current piece; u has little memory and changes
-more than s, so the spliced fraction is not a function of the cell's state. (2) Gamma-distributed
-factors of mean 1, one for spliced and one for unspliced, make the counts negative binomial and
-the spliced count, given the total, wider than binomial. (3) Depth is log-normal, counts are
-Poisson. All factors have mean 1 and the kinetics are linear in :math:`\alpha`: the noise-free
-trajectory is the expectation.
+**Noise.** All factors below are random with mean 1, and the kinetics are linear in
+:math:`\alpha`, so S and U are the expectations of the counts.
+
+1. Bursts: in each cell and gene a gamma-distributed factor multiplies :math:`\alpha` during the
+   last :math:`\tau` (at most since the latest change of rate). u has little memory and changes
+   more than s, so the spliced fraction is not a function of the cell's state.
+2. Extra-binomial noise: gamma-distributed factors, one for spliced and one for unspliced, make
+   the counts wider than Poisson, and the spliced count, given the total, wider than binomial.
+3. Cells: log-normal factors, one for depth and one for the capture of unspliced molecules.
 """
 
 from __future__ import annotations
@@ -41,36 +44,46 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy.optimize import brentq
 from scipy.sparse import csr_matrix
 from scipy.special import exprel
+from scipy.stats import laplace
 
-# Stage: (parent, share of cells, duration in 1/beta). Shares: mouse pancreas E15.5, 3,696 cells
-# (Bastidas-Ponce et al. 2019). Durations follow the shares, so that cells per unit of time are even.
+# Stage: (parent, share of cells, duration in 1/beta). Shares: mouse pancreas at E15.5, 3,696 cells
+# (Bastidas-Ponce et al. 2019). Durations grow with the shares, so cells are evenly spread in time;
+# they are long against 1/beta and 1/gamma, so that genes reach the steady states that scVelo needs.
 STAGES: dict[str, tuple[str | None, float, float]] = {
-    "Ductal": (None, 0.248, 6.0),
-    "Ngn3 low EP": ("Ductal", 0.071, 2.5),
-    "Ngn3 high EP": ("Ngn3 low EP", 0.174, 4.5),
-    "Pre-endocrine": ("Ngn3 high EP", 0.160, 4.5),
-    "Beta": ("Pre-endocrine", 0.160, 5.0),
-    "Alpha": ("Pre-endocrine", 0.130, 5.0),
-    "Delta": ("Pre-endocrine", 0.019, 5.0),
-    "Epsilon": ("Pre-endocrine", 0.038, 5.0),
+    "Ductal": (None, 0.248, 27.0),
+    "Ngn3 low EP": ("Ductal", 0.071, 11.0),
+    "Ngn3 high EP": ("Ngn3 low EP", 0.174, 20.0),
+    "Pre-endocrine": ("Ngn3 high EP", 0.160, 20.0),
+    "Beta": ("Pre-endocrine", 0.160, 22.0),
+    "Alpha": ("Pre-endocrine", 0.130, 22.0),
+    "Delta": ("Pre-endocrine", 0.019, 22.0),
+    "Epsilon": ("Pre-endocrine", 0.038, 22.0),
 }
 MIN_CELLS_PER_CLUSTER = 3  # one each for train, validation and test
+FIRST_PROGRESS = 0.15  # of Ductal: before it, most genes rest and velocity has no direction
 
-# Matched to the same cells, on the 1,126 genes with at least 20 shared counts.
-COUNTS_PER_GENE = 2.4  # mean of S + U over cells and genes (real 2.34)
-DEPTH_LOG_SD = 0.27  # standard deviation of log total counts per cell (real 0.283)
-GENE_LOG_SCALE = 0.6  # Laplace scale of log mean counts of genes: with the depth, sets the zeros
-UNSPLICED_FRACTION = 0.172  # share of U in all counts (real 0.163 on all genes, 0.180 on these)
-UNSPLICED_LOG_SD = 2.6  # spread over genes of log e (real quartiles of U / (S + U): 0.01, 0.42)
+# Kinetics. The shape of the data (clusters, share of deviance explained) follows from these.
+GAMMA_MEDIAN, GAMMA_LOG_SD = 1.5, 0.3  # degradation in units of beta
+FOLD_LOG_SD = 1.5  # fold change between a gene's two rates is exp(|normal|)
+SWITCH_SHARE = 0.75  # share of genes that change their rate in a stage
+INDUCED_BY = 0.4  # inductions come in this first part of a stage: cells still see the new level
+
+# Counts, matched to those cells on the 1,126 genes (of a published 2,000) with at least 20 shared
+# counts; measured there: 2.34 counts per cell and gene, standard deviation of log depth 0.28,
+# 38 % zeros in S + U, 18 % unspliced (16 % over all genes), median excess dispersion 0.31.
+COUNTS_PER_GENE = 2.2
+GENE_LOG_SCALE = 0.65  # Laplace scale of genes' log mean counts: decides the zeros
+DEPTH_LOG_SD = 0.26
+UNSPLICED_FRACTION = 0.172
+UNSPLICED_LOG_SD = 2.5  # of log e (real quartiles over genes of U / (S + U): 0.01 and 0.42)
 UNSPLICED_LOG_SLOPE = -0.8  # of log e on log mean counts: abundant genes are more spliced
-SWITCH_SHARE = 0.3  # share of genes whose rate changes at a stage
-SWITCH_LOG_SD = 1.0  # standard deviation of that change of log alpha
-SWITCH_WINDOW = 0.6  # rates change within this first part of a stage
+UNSPLICED_CELL_LOG_SD = 0.3  # real standard deviation of log U / S within clusters: 0.21 to 0.31
 BURST_WINDOW = 1.0  # tau, in 1/beta
-BURST_SHAPE = 2.0  # gamma shape of bursts; variance 1 / shape
-CAPTURE_SHAPE = 10.0  # gamma shape of the extra-binomial noise; variance 1 / shape
+BURST_SHAPE = 2.0  # of the gamma distribution; variance 1 / shape
+CAPTURE_SHAPE = 10.0
 
 
 def kinetics(u0, s0, alpha, gamma, t):
@@ -104,8 +117,8 @@ def kinetics(u0, s0, alpha, gamma, t):
 def simulate(n_obs: int = 3000, n_vars: int = 1000, seed: int = 0) -> AnnData:
     """Simulate the pancreas: counts of branching splicing kinetics with known velocity.
 
-    See the module's text for the equations. Depth, sparsity, unspliced fraction and overdispersion
-    match real cells of the mouse pancreas at E15.5.
+    The equations stand at the head of this module. Depth, sparsity, unspliced fraction and
+    overdispersion match real cells of the mouse pancreas at E15.5.
 
     Parameters
     ----------
@@ -121,11 +134,12 @@ def simulate(n_obs: int = 3000, n_vars: int = 1000, seed: int = 0) -> AnnData:
     AnnData of shape (n_obs, n_vars) with
 
     - ``layers["spliced"]``, ``layers["unspliced"]``: counts, CSR of int32; ``X`` is the spliced;
-    - ``layers["spliced_true"]``, ``layers["unspliced_true"]``: their expectation at the median
-      depth (float32): what size-normalised counts are without noise;
+    - ``layers["spliced_true"]``, ``layers["unspliced_true"]``: their expectation in a cell of
+      size factor 1 (float32), the size-normalised counts without noise;
     - ``layers["velocity_true"]``: unspliced_true - gamma_true * spliced_true (float32),
       counts per 1/beta, scVelo's units;
-    - ``obs["clusters"]``, ``obs["time_true"]`` (1/beta since the start of Ductal);
+    - ``obs["clusters"]``, ``obs["time_true"]`` (1/beta since the start of Ductal;
+      it goes on counting along each lineage);
     - ``var["gamma_true"]``: e gamma / beta, the slope that scVelo fits;
     - ``uns["provenance"]``.
 
@@ -139,23 +153,17 @@ def simulate(n_obs: int = 3000, n_vars: int = 1000, seed: int = 0) -> AnnData:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
     rng = np.random.default_rng(seed)
     cluster, progress = _place_cells(n_obs, rng)
-    gamma = np.exp(rng.normal(np.log(0.7), 0.3, n_vars))
+    gamma = GAMMA_MEDIAN * rng.lognormal(0, GAMMA_LOG_SD, n_vars)
     u, s, recent_u, recent_s, time = _trajectories(cluster, progress, gamma, rng)
-
-    # Capture: e makes genes differ in their spliced fraction, w in their mean counts.
-    log_mean = rng.laplace(0, GENE_LOG_SCALE, n_vars)
-    e = np.exp(UNSPLICED_LOG_SLOPE * log_mean + rng.normal(0, UNSPLICED_LOG_SD, n_vars))
-    w, e = _capture(u.mean(0), s.mean(0), np.exp(log_mean), e)
-    depth = COUNTS_PER_GENE * n_vars * rng.lognormal(-(DEPTH_LOG_SD**2) / 2, DEPTH_LOG_SD, n_obs)
-    per_molecule = 1 / (w * (s + e * u)).sum(1)
-    k = np.median(depth) * per_molecule[:, None]
-    spliced_true, unspliced_true = k * w * s, k * w * e * u
+    w, e = _capture(u.mean(0), s.mean(0), rng)
+    spliced_true, unspliced_true = w * s, w * e * u
 
     burst = rng.gamma(BURST_SHAPE, 1 / BURST_SHAPE, u.shape) - 1
-    to_depth = (depth * per_molecule)[:, None] * w
-    noise = [rng.gamma(CAPTURE_SHAPE, 1 / CAPTURE_SHAPE, u.shape) for _ in range(2)]
-    spliced = rng.poisson(to_depth * (s + burst * recent_s) * noise[0])
-    unspliced = rng.poisson(to_depth * e * (u + burst * recent_u) * noise[1])
+    noise_s, noise_u = rng.gamma(CAPTURE_SHAPE, 1 / CAPTURE_SHAPE, (2, *u.shape))
+    size = _mean_one_lognormal(DEPTH_LOG_SD, n_obs, rng)
+    size_u = size * _mean_one_lognormal(UNSPLICED_CELL_LOG_SD, n_obs, rng)
+    spliced = rng.poisson(size * (spliced_true + burst * w * recent_s) * noise_s)
+    unspliced = rng.poisson(size_u * (unspliced_true + burst * w * e * recent_u) * noise_u)
 
     counts = {
         "spliced": csr_matrix(spliced.astype(np.int32)),
@@ -194,41 +202,57 @@ def _place_cells(n_obs: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     shares = np.array([share for _, share, _ in STAGES.values()])
     sizes = np.maximum(np.floor(shares * n_obs).astype(int), MIN_CELLS_PER_CLUSTER)
     sizes[0] += n_obs - sizes.sum()  # Ductal, the largest, takes what rounding leaves
-    return rng.permutation(np.repeat(list(STAGES), sizes)), rng.random(n_obs)
+    cluster = rng.permutation(np.repeat(list(STAGES), sizes))
+    first = np.where(cluster == "Ductal", FIRST_PROGRESS, 0.0)
+    return cluster, first + (1 - first) * rng.random(n_obs)
 
 
 def _trajectories(cluster, progress, gamma, rng):
-    """u and s (cells, genes), their part made within BURST_WINDOW, and time (cells,)."""
+    """u and s (cells, genes), the parts of them made within BURST_WINDOW, and time (cells,)."""
     n_vars = len(gamma)
     u, s, recent_u, recent_s = np.empty((4, len(cluster), n_vars))
     time = np.empty(len(cluster))
-    ends = {None: (1 / np.ones(n_vars), 1 / gamma, np.ones(n_vars), 0.0)}
+    low, high = np.ones(n_vars), np.exp(np.abs(rng.normal(0, FOLD_LOG_SD, n_vars)))
+    alpha = np.where(rng.random(n_vars) < 0.5, low, high)
+    ends = {None: (alpha, alpha / gamma, alpha, 0.0)}  # in steady state before Ductal
     for stage, (parent, _, duration) in STAGES.items():
-        u0, s0, alpha0, t0 = ends[parent]  # before Ductal: steady state
-        switches = rng.random(n_vars) < SWITCH_SHARE
-        alpha1 = alpha0 * np.exp(switches * rng.normal(0, SWITCH_LOG_SD, n_vars))
-        delay = rng.uniform(0, SWITCH_WINDOW * duration, n_vars)
-
-        def at(t, u0=u0, s0=s0, alpha0=alpha0, alpha1=alpha1, delay=delay):
-            before = kinetics(u0, s0, alpha0, gamma, np.minimum(t, delay))
-            return kinetics(*before, alpha1, gamma, np.maximum(t - delay, 0))
+        u0, s0, before, start = ends[parent]
+        after = np.where(rng.random(n_vars) < SWITCH_SHARE, low + high - before, before)
+        latest = np.where(after > before, INDUCED_BY, 1.0)
+        delay = duration * latest * rng.random(n_vars)
 
         here = cluster == stage
-        t = progress[here, None] * duration
-        time[here] = t0 + t[:, 0]
-        u[here], s[here] = at(t)
-        in_piece = np.where(t > delay, t - delay, t)
-        recent_u[here], recent_s[here] = kinetics(
-            0, 0, np.where(t > delay, alpha1, alpha0), gamma, np.minimum(in_piece, BURST_WINDOW)
-        )
-        ends[stage] = (*at(duration), alpha1, t0 + duration)
+        # the last row is the end of the stage, where its children start
+        t = np.append(progress[here], 1.0)[:, None] * duration
+        at_switch = kinetics(u0, s0, before, gamma, np.minimum(t, delay))
+        at_t = kinetics(*at_switch, after, gamma, np.maximum(t - delay, 0))
+        ends[stage] = (at_t[0][-1], at_t[1][-1], after, start + duration)
+        u[here], s[here] = at_t[0][:-1], at_t[1][:-1]
+        time[here] = start + t[:-1, 0]
+
+        switched = t[:-1] > delay
+        recent = np.minimum(np.where(switched, t[:-1] - delay, t[:-1]), BURST_WINDOW)
+        alpha = np.where(switched, after, before)
+        recent_u[here], recent_s[here] = kinetics(0.0, 0.0, alpha, gamma, recent)
     return u, s, recent_u, recent_s, time
 
 
-def _capture(u, s, mean, e):
-    """Efficiencies (w, e) that give genes relative ``mean`` counts and U its share of them."""
-    for _ in range(50):  # w depends on e and e's scale on w; a fixed point, reached quickly
-        w = mean / (s + e * u)
-        unspliced, spliced = (w * e * u).sum(), (w * s).sum()
-        e = e * UNSPLICED_FRACTION / (1 - UNSPLICED_FRACTION) * spliced / unspliced
+def _capture(u, s, rng):
+    """Efficiencies (w, e) per gene, given its mean u and s: genes' mean counts, U's share."""
+    n_vars = len(u)
+    # quantiles, not draws: one very abundant gene would change the sparsity of all others
+    log_mean = rng.permutation(laplace.ppf((np.arange(n_vars) + 0.5) / n_vars)) * GENE_LOG_SCALE
+    mean = np.exp(log_mean) * COUNTS_PER_GENE / np.exp(log_mean).mean()
+    log_e = rng.normal(UNSPLICED_LOG_SLOPE * log_mean, UNSPLICED_LOG_SD)
+
+    def excess(shift):
+        unspliced = np.exp(log_e + shift) * u
+        return np.average(unspliced / (s + unspliced), weights=mean) - UNSPLICED_FRACTION
+
+    e = np.exp(log_e + brentq(excess, -30, 30))
     return mean / (s + e * u), e
+
+
+def _mean_one_lognormal(log_sd: float, n_obs: int, rng: np.random.Generator) -> np.ndarray:
+    """Log-normal factors of mean 1, shape (n_obs, 1)."""
+    return rng.lognormal(-(log_sd**2) / 2, log_sd, (n_obs, 1))

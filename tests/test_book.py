@@ -116,8 +116,8 @@ def test_banner_and_status_page_say_what_a_chapter_was_made_from(smoke, name):
 @pytest.mark.slow
 def test_repository_address_stands_only_in_pyproject(smoke):
     text = (smoke / "html" / "book" / f"{CHAPTERS[0]}.html").read_text()
-    organisation = book_build.REPOSITORY.removeprefix("https://github.com/")
-    assert f"colab.research.google.com/github/{organisation}/blob/main/book/{CHAPTERS[0]}" in text
+    repository = book_build.REPOSITORY.removeprefix("https://github.com/")
+    assert f"colab.research.google.com/github/{repository}/blob/main/book/{CHAPTERS[0]}" in text
     assert f"{book_build.REPOSITORY}/edit/main/book/{CHAPTERS[0]}.py" in text
     for file in ("_config.yml", "README.md", "CITATION.cff"):
         assert book_build.REPOSITORY not in (ROOT / file).read_text()
@@ -238,8 +238,8 @@ def test_cell_that_never_answers_fails_the_build(small_book, line, says):
     assert time.monotonic() - start < 120
     assert done.returncode == 1
     assert "chapter 01_one, cell In [5]" in done.stderr and says in done.stderr
-    (error,) = [output for output in outputs(root) if output.output_type == "error"]
-    assert says in error.evalue
+    errors = [output for output in outputs(root) if output.output_type == "error"]
+    assert says in errors[-1].evalue  # before it, the kernel may say where it was interrupted
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 import splicedvae as sv
-from splicedvae.counts import check_counts, input_layer, total_counts
+from splicedvae.counts import checked_counts, input_layer, total_counts
 from splicedvae.data import PANCREAS_BLOB, PANCREAS_FILES, blob_id
 
 
@@ -51,7 +51,7 @@ def test_a_place_that_was_asked_for_is_never_replaced(tmp_path, monkeypatch, as_
     missing = tmp_path / "nowhere.h5ad"
     if as_variable:
         monkeypatch.setenv("SPLICEDVAE_DATA", str(missing))
-    with pytest.raises(FileNotFoundError, match="nowhere.h5ad"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.h5ad"):
         sv.data.pancreas(None if as_variable else missing)
 
 
@@ -257,14 +257,15 @@ def test_one_bad_count_anywhere_is_found_and_its_layer_named(kind, layer, row, c
     values = sparse.csr_matrix(adata.layers[layer]).toarray().astype(float)
     values[row, column] = BAD[kind]
     adata.layers[layer] = sparse.csr_matrix(values) if as_sparse else values
-    with pytest.raises(ValueError, match=f"layer '{layer}' has .*{kind}"):
+    with pytest.raises(ValueError, match=f"layer '{layer}' holds a {kind} count"):
         total_counts(adata)
     assert "total" not in adata.layers
 
 
 def test_good_counts_of_any_kind_pass():
     for values in (np.ones((2, 2), int), np.ones((2, 2), bool), sparse.csr_matrix((2, 2))):
-        check_counts(values, "X")
+        checked = checked_counts("X", values)
+        np.testing.assert_array_equal(checked.toarray(), sparse.csr_matrix(values).toarray())
 
 
 def test_missing_layer_and_repeated_genes_are_named():

@@ -346,7 +346,7 @@ def test_queries_that_cannot_be(cells, model):
         sv.SplicedVAE.prepare_query_anndata(foreign, model)
     logged = without_su(cells)
     logged.X = logged.X.log1p()
-    with pytest.raises(ValueError, match="X has fractional"):
+    with pytest.raises(ValueError, match="X holds a fractional"):
         sv.SplicedVAE.prepare_query_anndata(logged, model)
     with pytest.raises(KeyError, match="raw"):
         sv.SplicedVAE.prepare_query_anndata(without_su(cells), model, layer="raw")

@@ -49,7 +49,9 @@ def test_kl_and_negative_binomial_against_closed_forms(counts):
     mean, theta = px.mu.detach().numpy().astype(float), px.theta.detach().numpy().astype(float)
     x = tensors["X"].numpy()
     expected = -stats.nbinom.logpmf(x, theta, theta / (theta + mean)).sum(1)
-    np.testing.assert_allclose(losses.reconstruction_loss["reconstruction_loss"].detach(), expected, rtol=1e-3)
+    np.testing.assert_allclose(
+        losses.reconstruction_loss["reconstruction_loss"].detach(), expected, rtol=1e-3
+    )
     assert losses.loss.item() == pytest.approx((expected + kl).mean(), rel=1e-3)
 
 
@@ -250,6 +252,10 @@ def test_beta_function_identity():
     s = torch.tensor([[3.0, 0.0]], dtype=torch.float64)
     u = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
     c = 5.0
-    result = ratio_loss(logit, s, u, "beta_binomial", log_concentration=torch.full((2,), math.log(c)))
+    result = ratio_loss(
+        logit, s, u, "beta_binomial", log_concentration=torch.full((2,), math.log(c))
+    )
     a, b = expit(logit.numpy()) * c, expit(-logit.numpy()) * c
-    np.testing.assert_allclose(result, betaln(a, b) - betaln(a + s.numpy(), b + u.numpy()), rtol=1e-6)
+    np.testing.assert_allclose(
+        result, betaln(a, b) - betaln(a + s.numpy(), b + u.numpy()), rtol=1e-6
+    )
