@@ -20,7 +20,24 @@ RATIO_LOSSES = ("binomial", "beta_binomial", "mse", "weighted_mse", "l1")
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
-    """Return `value` if it is allowed, else raise a ValueError that lists what is."""
+    """Check a setting that has a name.
+
+    Parameters
+    ----------
+    name, value
+        The setting.
+    allowed
+        What it may be.
+
+    Returns
+    -------
+    `value`.
+
+    Raises
+    ------
+    ValueError
+        It is not among `allowed`, which the message lists.
+    """
     if value not in allowed:
         raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(allowed)}.")
     return value
@@ -103,7 +120,17 @@ class RatioHead(nn.Module):
         own_std: torch.Tensor,
         gene_weight: torch.Tensor,
     ) -> None:
-        """Set the bias to the gene means and store what standardises the inputs; each (G,)."""
+        """Set the bias to the gene means and store what standardises the inputs.
+
+        Parameters
+        ----------
+        gene_logit
+            Logit of each gene's pooled training ratio, (G,).
+        own_mean, own_std
+            Of each gene's log-normalised input over the training cells, (G,).
+        gene_weight
+            Weights of ``weighted_mse``, (G,).
+        """
         with torch.no_grad():
             # two outputs per gene share the logit: a - b = logit
             bias = torch.cat([gene_logit, -gene_logit]) / 2 if self.softmax else gene_logit
@@ -114,7 +141,12 @@ class RatioHead(nn.Module):
             self.initialised.fill_(True)
 
     def penalty(self) -> torch.Tensor:
-        """Half the squared norm of the output weights: -log of a standard normal prior."""
+        """Minus the log of a standard normal prior on the output weights, without its constant.
+
+        Returns
+        -------
+        Half their squared norm, a scalar.
+        """
         total = self.output.weight.square().sum()
         if self.own_weight is not None:
             total = total + self.own_weight.square().sum()

@@ -216,7 +216,13 @@ class SplicedVAEModule(VAE):
         )
 
     def reset_moments(self, device: torch.device) -> None:
-        """Start summing for :meth:`pop_moments`: one row for validation, one for training."""
+        """Start summing for :meth:`pop_moments`, apart for validation and training.
+
+        Parameters
+        ----------
+        device
+            Where the sums are kept.
+        """
         self.moments = torch.zeros(2, 8, device=device)
 
     def pop_moments(

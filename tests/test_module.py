@@ -252,10 +252,8 @@ def test_beta_function_identity():
     s = torch.tensor([[3.0, 0.0]], dtype=torch.float64)
     u = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
     c = 5.0
-    result = ratio_loss(
-        logit, s, u, "beta_binomial", log_concentration=torch.full((2,), math.log(c))
-    )
+    log_c = torch.full((2,), math.log(c))
+    result = ratio_loss(logit, s, u, "beta_binomial", log_concentration=log_c)
     a, b = expit(logit.numpy()) * c, expit(-logit.numpy()) * c
-    np.testing.assert_allclose(
-        result, betaln(a, b) - betaln(a + s.numpy(), b + u.numpy()), rtol=1e-6
-    )
+    expected = betaln(a, b) - betaln(a + s.numpy(), b + u.numpy())
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
