@@ -2,9 +2,9 @@
 # # How much of a gene's RNA is already spliced, and how well can we see it?
 #
 # Break a cell open and count its RNA, and you find two forms of each gene's message. Some molecules
-# still hold their introns, the stretches that will be cut out; in others they are gone. The share of
-# finished molecules is the {term}`splicing ratio`, and the rest of this book is about predicting it
-# from data that do not report it. Before a model predicts a number, we should know how well the
+# still hold their introns, the stretches that will be cut out; in others they are gone. The share
+# of finished molecules is the {term}`splicing ratio`, and the rest of this book is about predicting
+# it from data that do not report it. Before a model predicts a number, we should know how well the
 # number can be seen at all. How much of a gene's RNA is already spliced, and how much of what we
 # read off a single cell is chance?
 
@@ -29,30 +29,33 @@ sv.profiles.banner(adata, profile)
 # %% [markdown]
 # ## The life of a message
 #
-# A gene is transcribed at some rate $\alpha$. Each new molecule carries introns, is spliced at a rate
-# $\beta$ per molecule, and is degraded at a rate $\gamma$ per molecule:
+# A gene is transcribed at some rate $\alpha$. Each new molecule carries introns, is spliced at a
+# rate $\beta$ per molecule, and is degraded at a rate $\gamma$ per molecule:
 #
 # $$ \frac{du}{dt} = \alpha - \beta u, \qquad \frac{ds}{dt} = \beta u - \gamma s. $$
 
 # %% mystnb={"image": {"alt": "Diagram from left to right: a gene is transcribed at rate alpha into an unspliced molecule, two exons with an intron between them; splicing at rate beta u turns it into a spliced molecule of two joined exons; degradation at rate gamma s removes it."}, "figure": {"caption": "Every spliced molecule was unspliced before, so the unspliced count runs ahead of the spliced one.", "name": "fig-life"}} tags=["hide-input"]
-sv.plots.splicing_diagram();
+ax = sv.plots.splicing_diagram()
 
 # %% [markdown]
 # Left alone, the two come to rest at $u = \alpha/\beta$ and $s = \alpha/\gamma$. The ratio is then
-# $p = s/(s+u) = \beta/(\beta+\gamma)$, and $\alpha$ has dropped out: at rest, the ratio is a property
-# of the *gene*. It becomes a property of the *cell* only while the gene changes. Just after it is
-# switched on, $u$ has risen and $s$ has not, and $p$ is lower than at rest; just after it is switched
-# off, $p$ is higher. This departure is what {term}`RNA velocity` reads {cite:p}`LaManno2018`.
+# $p = s/(s+u) = \beta/(\beta+\gamma)$, and $\alpha$ has dropped out: at rest, the ratio is a
+# property of the *gene*. It becomes a property of the *cell* only while the gene changes. Just
+# after it is switched on, $u$ has risen and $s$ has not, and $p$ is lower than at rest; just after
+# it is switched off, $p$ is higher. This departure is what {term}`RNA velocity` reads
+# {cite:p}`LaManno2018`.
 #
 # ## What was counted
 #
-# A sequencer tells the forms apart by where its reads fall: in an intron, or not. Our cells come from
-# the developing pancreas of the mouse at embryonic day 15.5 {cite:p}`Bastidas-Ponce2019`, unless the
-# banner above calls them simulated. Here are a few cells and four well-counted genes.
+# A sequencer tells the forms apart by where its reads fall: in an intron, or not. Our cells come
+# from the developing pancreas of the mouse at embryonic day 15.5 {cite:p}`Bastidas-Ponce2019`,
+# unless the banner above calls them simulated. Here are a few cells and four genes of which both
+# forms are common.
 
 # %%
 spliced, unspliced = (adata.layers[name] for name in ("spliced", "unspliced"))
-genes = np.argsort(-np.asarray((spliced + unspliced).sum(0)).ravel())[[10, 40, 80, 160]]
+in_both = np.minimum(*(np.asarray(layer.sum(0)).ravel() for layer in (spliced, unspliced)))
+genes = np.argsort(-in_both)[[5, 10, 20, 40]]
 few = {
     name: pd.DataFrame(layer[:4, genes].toarray().astype(int), columns=adata.var_names[genes])
     for name, layer in (("spliced, s", spliced), ("unspliced, u", unspliced))
@@ -84,13 +87,13 @@ sv.profiles.finding(
 # %% mystnb={"image": {"alt": "Bar chart of the share of observed entries by their number of molecules n, from 1 to 12 and more. The bar for n = 1 is the tallest, and the bars fall quickly."}, "figure": {"caption": "One molecule is the commonest case. A ratio read off it can only be 0 or 1.", "name": "fig-depth"}}
 share = pd.Series(np.minimum(n[n > 0], 12)).value_counts(normalize=True).sort_index()
 share.index = [f"{count:.0f}" for count in share.index[:-1]] + ["12+"]
-share.plot.bar(rot=0, xlabel="molecules in the entry, $n$", ylabel="share of observed entries");
+ax = share.plot.bar(rot=0, xlabel="molecules in the entry, $n$", ylabel="share of observed entries")
 
 # %% [markdown]
 # ## Where the noise comes from
 #
-# Suppose a gene's true ratio in a cell is $p$, and we catch $n$ of its molecules. Each is spliced with
-# probability $p$, so that
+# Suppose a gene's true ratio in a cell is $p$, and we catch $n$ of its molecules. Each is spliced
+# with probability $p$, so that
 #
 # $$ s \sim \mathrm{Binomial}(n, p), \qquad
 #    \mathrm{SD}(r) = \sqrt{\frac{p\,(1-p)}{n}} . $$ (eq-binomial)
@@ -98,12 +101,13 @@ share.plot.bar(rot=0, xlabel="molecules in the entry, $n$", ylabel="share of obs
 # No instrument is to blame, and no normalisation helps: at $n = 1$ the ratio is a coin toss. Let us
 # take one gene, pretend that its true ratio is *the same in every cell*, and see how far that goes.
 
-# %% mystnb={"image": {"alt": "Scatter plot of the observed ratio of one gene against its number of molecules, a dot per cell. The dots fan out between 0 and 1 where n is small and draw together around the gene mean where n is large; a shaded binomial band follows them."}, "figure": {"caption": "A single ratio for the whole gene, and the spread that sampling alone gives it, already covers most cells.", "name": "fig-binomial"}}
+# %% mystnb={"image": {"alt": "Scatter plot of the observed ratio of one gene against its number of molecules, with dots as large as the cells are many. The dots fan out between 0 and 1 where n is small and draw together around the gene mean where n is large; a shaded binomial band follows them."}, "figure": {"caption": "A single ratio for the whole gene, and the spread that sampling alone gives it, already covers most cells.", "name": "fig-binomial"}}
 gene_mean = sv.baselines.GeneMean().fit(adata[train], adata[val])
 middle = np.argsort(-n.sum(0))[20:220]  # well counted, but not extreme
 gene = middle[np.argmin(abs(gene_mean.mean_[middle] - 0.7))]
 p = gene_mean.mean_[gene]
-sv.plots.ratio_against_depth(s[:, gene], n[:, gene], p).set_title(adata.var_names[gene]);
+ax = sv.plots.ratio_against_depth(s[:, gene], n[:, gene], p)
+_ = ax.set_title(f"{adata.var_names[gene]}, all cells")
 
 # %%
 seen = n[:, gene] > 0
@@ -111,17 +115,18 @@ low, high = (binom.ppf(q, n[seen, gene], p) for q in (0.025, 0.975))
 inside = ((low <= s[seen, gene]) & (s[seen, gene] <= high)).mean()
 expected = (binom.cdf(high, n[seen, gene], p) - binom.cdf(low - 1, n[seen, gene], p)).mean()
 sv.profiles.finding(
-    f"for *{adata.var_names[gene]}*, {inside:.1%} of the cells lie in the band, where {expected:.1%} "
-    "would if its ratio were the same in all of them. The gap between the two is what is left for "
-    "biology to explain.",
+    f"for *{adata.var_names[gene]}*, {inside:.1%} of the cells lie in the band, where "
+    f"{expected:.1%} would if its ratio were the same in all of them. The gap between the two is "
+    "what is left for biology to explain.",
     profile,
 )
 
 # %% [markdown]
 # :::{exercise} How many molecules make a ratio?
 # :label: ex-molecules
-# With equation {eq}`eq-binomial`, what is the standard deviation of $r$ at $n = 1$ and $p = 0.8$? How
-# many molecules bring it below 0.05, and in what share of the observed entries do we have that many?
+# With equation {eq}`eq-binomial`, what is the standard deviation of $r$ at $n = 1$ and $p = 0.8$?
+# How many molecules bring it below 0.05, and in what share of the observed entries do we have that
+# many?
 # :::
 #
 # :::{solution} ex-molecules
@@ -136,10 +141,10 @@ sv.profiles.finding(
 #
 # ## Genes differ, cells hardly do
 #
-# To see ratios without the noise, pool: add up the counts of a gene over many cells and divide once.
-# The {term}`gene mean` does so over all training cells. Within a cell type we pool the same way, and
-# keep the genes with at least 50 counts there. This is the distribution of the paper's Figure 3A
-# {cite:p}`SplicedVAE2026`.
+# To see ratios without the noise, pool: add up the counts of a gene over many cells and divide
+# once. The {term}`gene mean` does so over all training cells. Within a cell type we pool the same
+# way, and keep the genes with at least 50 counts there. This is the distribution of the paper's
+# Figure 3A {cite:p}`SplicedVAE2026`.
 
 # %% mystnb={"image": {"alt": "Left: histogram of the pooled splicing ratios of all genes, spread from near 0 to 1 with most genes high. Right: eight violins, one for each cell type from Ductal to Epsilon, of the pooled ratios of the genes within it; the eight shapes and their medians are much alike."}, "figure": {"caption": "Genes fill the whole range from 0 to 1, and they fill it in much the same way in every cell type.", "name": "fig-ratios"}}
 pooled = {}
@@ -151,12 +156,12 @@ pooled = pd.DataFrame(pooled, index=adata.var_names)  # (genes, cell types)
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(1, 1.8))
 left.hist(gene_mean.mean_, bins=np.linspace(0, 1, 31))
 left.set(xlabel="pooled ratio, all cells", ylabel="genes")
-sv.plots.ratio_by_cluster(pooled, right);
+ax = sv.plots.ratio_by_cluster(pooled, right)
 
 # %% [markdown]
-# The violins do not show whether *the same* genes sit at the same height in each. So we ask the test
-# cells: how much of the variance of $r$ over observed entries does the gene alone explain, and how
-# much more the gene together with its cell type?
+# The violins do not show whether *the same* genes sit at the same height in each. So we ask the
+# test cells: how much of the variance of $r$ over observed entries does the gene alone explain, and
+# how much more the gene together with its cell type?
 
 # %%
 by_cluster = sv.baselines.GeneByCluster().fit(adata[train], adata[val])
@@ -169,22 +174,22 @@ explained = {
 m = gene_mean.predict(adata[test])[observed]
 sampling = np.mean(m * (1 - m) / n[test][observed]) / truth.var()
 sv.profiles.finding(
-    f"the gene alone explains {explained['gene']:.1%} of the variance, and knowing the cell type as "
-    f"well makes it {explained['gene and cell type']:.1%}. Sampling by equation (1), with one ratio "
-    f"per gene, would take {sampling:.1%}. Together, gene and sampling account for "
+    f"the gene alone explains {explained['gene']:.1%} of the variance, and knowing the cell type "
+    f"as well makes it {explained['gene and cell type']:.1%}. Binomial sampling, with one ratio "
+    f"per gene, takes {sampling:.1%}. Together, gene and sampling account for "
     f"{explained['gene'] + sampling:.1%}.",
     profile,
 )
 
 # %% [markdown]
-# So a table with one number per gene, which knows nothing about cells, is already a strong predictor.
-# It is the {term}`baseline` that every later score must stand beside.
+# So a table with one number per gene, which knows nothing about cells, is already a strong
+# predictor. It is the {term}`baseline` that every later score must stand beside.
 #
 # ## What would a good score be?
 #
 # The paper reports a root mean squared error (RMSE) of 0.1271 and a Pearson correlation of
-# $r = 0.67$ on held-out cells {cite:p}`SplicedVAE2026`. Neither means much until we know the target.
-# There are at least four ways to write down "the true ratio" of an {term}`entry`:
+# $r = 0.67$ on held-out cells {cite:p}`SplicedVAE2026`. Neither means much until we know the
+# target. There are at least four ways to write down "the true ratio" of an {term}`entry`:
 #
 # *Observed* is $s/n$ wherever $n > 0$. *Min counts 5* is the same where $n \ge 5$, which drops the
 # worst of the noise and with it most entries. *Smoothed* replaces the counts by {term}`moments`,
@@ -232,7 +237,7 @@ scores.round(3).astype({"entries": int})
 
 # %% mystnb={"image": {"alt": "RMSE against Pearson correlation. Four curves fall from the standard deviation of each target at r = 0 to zero at r = 1; the gene mean's four dots lie on or just above their curves. A star at r = 0.67 and RMSE 0.127, the paper, lies below all four curves."}, "figure": {"caption": "No predictor of a target can lie below its curve. The paper's pair lies below all four.", "name": "fig-bound"}}
 paper_rmse, paper_r = 0.1271, 0.67
-sv.plots.error_bound(scores, (paper_r, paper_rmse));
+ax = sv.plots.error_bound(scores, (paper_r, paper_rmse))
 
 # %%
 implied = paper_rmse / np.sqrt(1 - paper_r**2)
@@ -247,7 +252,8 @@ sv.profiles.finding(
 # %% [markdown]
 # We do not know which target the paper used, and this is no proof of an error: other genes, another
 # filter or another scaling would all change the spread. It does mean that the two numbers cannot be
-# compared with ours, so from here on every score stands beside the gene mean's, on the same entries.
+# compared with ours, so from here on every score stands beside the gene mean's, on the same
+# entries.
 #
 # :::{exercise} A target with less spread
 # :label: ex-spread
@@ -268,25 +274,26 @@ sv.profiles.finding(
 #
 # ## How well could anyone do?
 #
-# A perfect model would know the true $p$ of every entry, and would still be wrong about $r$, because
-# $r$ is a sample. The score of that perfect model is the {term}`noise ceiling`. We cannot compute it
-# directly, having no $p$, but counts carry a trace of how much $p$ varies: **two molecules of the
-# same gene in the same cell agree more often than two from different cells**. If the gene's mean is
-# $m$ and its $p$ varies over cells with variance $\varphi\, m (1-m)$, two molecules of one cell are
-# both spliced with probability
+# A perfect model would know the true $p$ of every entry, and would still be wrong about $r$,
+# because $r$ is a sample. The score of that perfect model is the {term}`noise ceiling`. We cannot
+# compute it directly, having no $p$, but counts carry a trace of how much $p$ varies: **two
+# molecules of the same gene in the same cell agree more often than two from different cells**. If
+# the gene's mean is $m$ and its $p$ varies over cells with variance $\varphi\, m (1-m)$, two
+# molecules of one cell are both spliced with probability
 #
 # $$ \mathrm{E}[p^2] = m^2 + \varphi\, m\,(1 - m). $$
 #
 # `thinning_ceiling` draws two molecules from each entry that has them (the smallest possible
 # {term}`thinning`), learns $\varphi$ from how often they agree, and from $\varphi$ the correlation
 # over cells that the true $p$ would reach within a gene. `bootstrap_ceiling` goes another way: it
-# fits a {term}`beta-binomial` to each gene, draws a $p$ and then an $s$ for each entry, and lets that
-# $p$ predict that $s$. Do they find the right answer? Only where we know it can we tell, so we make
-# counts from a known $p$ at four depths and score $p$ itself.
+# fits a {term}`beta-binomial` to each gene, draws a $p$ and then an $s$ for each entry, and lets
+# that $p$ predict that $s$. Do they find the right answer? Only where we know it can we tell, so we
+# make counts from a known $p$ at four depths and score $p$ itself.
+
 
 # %%
 def known_p(depth, n_obs, n_vars=100, seed=0):
-    """Simulated counts and the ratios behind them: p is beta-distributed around each gene's mean."""
+    """Simulated counts and the ratios behind them: p is beta around each gene's mean."""
     rng = np.random.default_rng(seed)
     mean, spread = rng.uniform(0.5, 0.95, n_vars), rng.uniform(2, 10, n_vars)
     p = rng.beta(mean * spread, (1 - mean) * spread, size=(n_obs, n_vars))
@@ -307,7 +314,7 @@ for depth, n_obs in ((0.15, 12_000), (0.5, 3000), (1, 1500), (3, 1500)):
     }
 recovered = pd.DataFrame(recovered).T
 
-# %% mystnb={"image": {"alt": "Correlation within genes against the mean number of molecules per entry, at depths 0.15, 0.5, 1 and 3, in simulated counts. The score of the known true p stays well below 1 and rises with depth; crosses and triangles, the estimates by thinning and by bootstrap, lie on or close to it."}, "figure": {"caption": "On simulated counts with a known p, both estimates come close to what the true p reaches, and that is far below 1.", "name": "fig-ceiling"}}
+# %% mystnb={"image": {"alt": "Correlation within genes against the mean number of molecules per entry, at depths 0.15, 0.5, 1 and 3, in simulated counts. The score of the known true p stays well below 1 at all of them; crosses and triangles, the estimates by thinning and by bootstrap, lie on or close to it."}, "figure": {"caption": "On simulated counts with a known p, both estimates come close to what the true p reaches, and that is far below 1.", "name": "fig-ceiling"}}
 ax = recovered.plot(style=["o-", "x", "^"], ms=9, fillstyle="none", mew=2, logx=True, ylim=(0, 1))
 ax.set(xlabel="mean molecules per entry", ylabel="within-gene r, $n \\geq 2$")
 ax.set_xticks(recovered.index, [f"{depth:g}" for depth in recovered.index])
@@ -333,9 +340,9 @@ listed = listed if listed.any() else None  # a thinned run has too few cells for
 ceiling = sv.metrics.bootstrap_ceiling(s[test], u[test], gene_mean.mean_, listed)
 thinned = sv.metrics.thinning_ceiling(s[test], u[test], listed)
 columns = ["rmse_observed", "r_observed", "d2", "within_gene_r", name]
-pd.DataFrame(
-    {"gene mean": report, "ceiling, bootstrap": ceiling, "ceiling, thinning": thinned}
-).T[columns].round(3)
+pd.DataFrame({"gene mean": report, "ceiling, bootstrap": ceiling, "ceiling, thinning": thinned}).T[
+    columns
+].round(3)
 
 # %%
 sv.profiles.finding(
@@ -348,18 +355,19 @@ sv.profiles.finding(
 
 # %% [markdown]
 # That last condition matters. The bootstrap counts every difference between cells as predictable,
-# also bursts of one gene that leave no mark on any other. A ceiling is an upper bound, not a promise.
+# also bursts of one gene that leave no mark on any other. A ceiling is an upper bound, not a
+# promise.
 #
 # :::{exercise} Depth or cells?
 # :label: ex-depth
-# You may sequence the cells at hand twice as deep or take twice as many cells. Which of the two raises
+# You may sequence the cells four times as deep, or take four times as many. Which of the two raises
 # the ceiling? Use `known_p` to check.
 # :::
 #
 # :::{solution} ex-depth
 # :class: dropdown
 # ```python
-# for depth, n_obs in ((1, 1500), (2, 1500), (1, 3000)):
+# for depth, n_obs in ((1, 1500), (4, 1500), (1, 6000)):
 #     sim_s, sim_u, _ = known_p(depth, n_obs)
 #     print(depth, n_obs, sv.metrics.thinning_ceiling(sim_s, sim_u)[name])
 # ```
@@ -370,14 +378,15 @@ sv.profiles.finding(
 # ## What is real, and what is simulated?
 #
 # Where the real cells cannot be had, a simulated pancreas takes their place: the same eight cell
-# types, with the equations at the top of this page as the law of every gene. How like the real thing
-# is it? We compare the cells at hand with a simulation in depth, in sparsity, in the unspliced share
-# and in {term}`overdispersion`, both of the totals (the excess over Poisson variance, relative to the
-# squared mean) and of the ratios ($\varphi$ above).
+# types, with the equations at the top of this page as the law of every gene. How like the real
+# thing is it? We compare the cells at hand with a simulation in depth, in sparsity, in the
+# unspliced share and in {term}`overdispersion`, both of the totals (the excess over Poisson
+# variance, relative to the squared mean) and of the ratios ($\varphi$ above).
+
 
 # %%
 def figures(adata):
-    """Depth, sparsity, unspliced share and overdispersion of all cells."""
+    """Depth, sparsity and unspliced share of all entries; overdispersion of the median gene."""
     s, u = (adata.layers[name].toarray() for name in ("spliced", "unspliced"))
     n = s + u
     scaled = n * (n.sum(1).mean() / n.sum(1, keepdims=True))
@@ -387,10 +396,8 @@ def figures(adata):
         "molecules per entry": n.mean(),
         "entries with n = 0": (n == 0).mean(),
         "unspliced share": u.sum() / n.sum(),
-        "overdispersion of totals, median gene": np.median(excess),
-        "overdispersion of ratios, median gene": np.median(
-            1 / (1 + sv.metrics.fit_concentration(s, u, mean))
-        ),
+        "overdispersion of totals": np.median(excess),
+        "overdispersion of ratios": np.median(1 / (1 + sv.metrics.fit_concentration(s, u, mean))),
     }
 
 
@@ -416,11 +423,12 @@ sv.profiles.finding(
 #
 # ## What we found
 #
-# The splicing ratio of a gene in a cell is real but badly lit. Most entries that hold anything hold a
-# few molecules, and the binomial spread of so few covers nearly everything that one sees. What
+# The splicing ratio of a gene in a cell is real but badly lit. Most entries that hold anything hold
+# a few molecules, and the binomial spread of so few covers nearly everything that one sees. What
 # remains is mostly a difference between *genes*, which a single table of gene means captures, and
 # which turns pooled correlations into a measure of the target more than of the model. The part that
-# depends on the cell, the part that velocity needs, is small, and a ceiling tells how much of it can
-# be seen. A model deserves credit for exactly this part: for D² above 0, and within-gene r above 0.
+# depends on the cell, the part that velocity needs, is small, and a ceiling tells how much of it
+# can be seen. A model deserves credit for exactly this part: for D² above 0, and within-gene r
+# above 0.
 #
 # Can a network that sees only the totals find it? We build one next: {doc}`02_architecture`.

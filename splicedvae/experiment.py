@@ -228,7 +228,9 @@ def fingerprint(adata: AnnData, profile: str) -> str:
     -------
     16 hexadecimal digits.
     """
-    digest = hashlib.sha256(json.dumps(asdict(PROFILES[profile]), sort_keys=True).encode())
+    settings = asdict(PROFILES[profile])
+    settings.pop("seeds")  # a profile with more seeds shares the fits of one with fewer
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for layer in ("spliced", "unspliced"):
         digest.update(str(joblib.hash(adata.layers[layer])).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
@@ -260,7 +262,7 @@ def run(
     -------
     The jobs' results (see :func:`run_job`), by seed and name.
     """
-    folder = Path(folder) / f"{profile}-{fingerprint(adata, profile)}"
+    folder = Path(folder) / fingerprint(adata, profile)
     folder.mkdir(parents=True, exist_ok=True)
     seeds = PROFILES[profile].seeds
     jobs = [(seed, name) for seed in seeds for name in names]

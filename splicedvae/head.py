@@ -190,7 +190,7 @@ class RatioHead(nn.Module):
             spliced, unspliced = out.chunk(2, dim=-1)
             out = spliced - unspliced  # log-odds of the two-way softmax
         if self.own_weight is not None:
-            out = out + (own - self.own_mean) * (self.own_weight / self.own_std)
+            out = torch.addcmul(out, own - self.own_mean, self.own_weight / self.own_std)
         return out
 
 

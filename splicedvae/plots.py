@@ -95,7 +95,7 @@ def splicing_diagram(ax: Axes | None = None) -> Axes:
 
 
 def ratio_against_depth(s: np.ndarray, n: np.ndarray, p: float, ax: Axes | None = None) -> Axes:
-    """One gene: each cell's ratio against its n, and where 95 % would lie by chance.
+    """One gene: ratios against n, dots as large as the cells are many, and a binomial band.
 
     Parameters
     ----------
@@ -110,15 +110,16 @@ def ratio_against_depth(s: np.ndarray, n: np.ndarray, p: float, ax: Axes | None 
     -------
     The axes.
     """
-    ax = _panel(ax, xlabel="molecules, $n$", ylabel="observed ratio, $r = s / n$")
+    ax = _panel(ax, xlabel="molecules in the cell, $n$", ylabel="observed ratio, $r = s / n$")
     grid = np.arange(1, n.max() + 1)
     low, high = (binom.ppf(q, grid, p) / grid for q in (0.025, 0.975))
-    ax.fill_between(grid, low, high, step="mid", color=BLUE, alpha=0.2, lw=0, label="95 % band")
-    jitter = np.random.default_rng(0).uniform(-0.3, 0.3, len(n))
-    seen = n > 0
-    points = (n + jitter)[seen], s[seen] / n[seen]
-    ax.plot(*points, "o", ms=3, mew=0, alpha=0.35, color=INK, label="a cell")
+    ax.bar(grid, high - low, 0.9, low, color=BLUE, alpha=0.2, label="95 % by chance")
+    (sizes, many), cells = np.unique([s, n], axis=1, return_counts=True)
+    seen = many > 0
+    points = many[seen], sizes[seen] / many[seen]
+    ax.scatter(*points, 300 * cells[seen] / cells[seen].max(), color=INK, lw=0, label="cells")
     ax.axhline(p, color=ORANGE, label="gene mean")
+    ax.locator_params(axis="x", integer=True)
     ax.legend(loc="lower right")
     return ax
 
@@ -168,13 +169,14 @@ def error_bound(scores: pd.DataFrame, paper: tuple[float, float], ax: Axes | Non
     -------
     The axes.
     """
-    ax = _panel(ax, xlabel="Pearson $r$", ylabel="RMSE", xlim=(0, 1), ylim=(0, None))
+    ax = _panel(ax, xlabel="Pearson $r$", ylabel="RMSE", xlim=(0, 1))
     r = np.linspace(0, 1, 400)
     for name, row in scores.iterrows():
         (line,) = ax.plot(r, row["sd"] * np.sqrt(1 - r**2), label=f"{name}: bound")
         ax.plot(row["r"], row["rmse"], "o", color=line.get_color(), mec=INK, ms=9)
     ax.plot([], [], "o", color="white", mec=INK, ms=9, label="gene mean")
-    ax.plot(*paper, "*", color=ORANGE, mec=INK, ms=17, ls="", label="the paper")
+    ax.plot(*paper, "*", color="#F0E442", mec=INK, ms=17, label="the paper")
+    ax.set_ylim(0, None)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
     return ax
 
@@ -238,4 +240,96 @@ def history(curves: Mapping[str, Sequence[float]], score: str, ax: Axes | None =
         values = np.ravel(curves[f"{score}_{part}"]).astype(float)
         ax.plot(range(1, len(values) + 1), values, style, label=part)
     ax.legend()
+    return ax
+
+
+def embedding(coordinates: np.ndarray, labels: pd.Series, ax: Axes | None = None) -> Axes:
+    """Draw cells on two coordinates, each cell type in its colour.
+
+    Parameters
+    ----------
+    coordinates
+        (cells, 2).
+    labels
+        Cell types, (cells,).
+    ax
+        Where to draw.
+
+    Returns
+    -------
+    The axes.
+    """
+    ax = _panel(ax)
+    labels = np.asarray(labels)
+    known = [name for name in COLOURS if name in labels]
+    for name in known + sorted(set(labels) - set(known)):
+        here = labels == name
+        ax.scatter(*coordinates[here].T, s=4, lw=0, label=name, color=COLOURS.get(name, INK))
+    ax.set(xticks=[], yticks=[])
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def scores_over_seeds(
+    scores: pd.DataFrame,
+    score: str,
+    models: Sequence[str],
+    ceiling: float | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw one score of several models, a dot per seed and a bar at their mean.
+
+    Parameters
+    ----------
+    scores
+        Index (model, seed), a column per score.
+    score
+        The column.
+    models
+        From top to bottom; names that start with "SplicedVAE" are drawn in another colour.
+    ceiling
+        Drawn as a line if it is in sight.
+    ax
+        Where to draw.
+
+    Returns
+    -------
+    The axes.
+    """
+    ax = _panel(ax, xlabel=score)
+    for row, name in enumerate(models):
+        values = scores.loc[name, score].to_numpy()
+        colour = ORANGE if name.startswith("SplicedVAE") else BLUE
+        ax.plot(values, np.full(len(values), row), "o", color=colour, alpha=0.6, ms=6, mew=0)
+        ax.plot([values.mean()] * 2, [row - 0.3, row + 0.3], color=colour, lw=2.5)
+    ax.axvline(0, color=INK, lw=0.8)
+    if ceiling is not None:
+        ax.axvline(ceiling, color=INK, lw=1, ls="--")
+        ax.text(ceiling, -0.7, "ceiling ", ha="right", va="center", size=9)
+    ax.set_yticks(range(len(models)), models)
+    ax.invert_yaxis()
+    return ax
+
+
+def gene_differences(difference: pd.Series, counts: pd.Series, ax: Axes | None = None) -> Axes:
+    """Draw a difference per gene against how well the gene is counted.
+
+    Parameters
+    ----------
+    difference
+        Of two models, indexed by gene.
+    counts
+        Mean total count per cell, indexed by gene.
+    ax
+        Where to draw.
+
+    Returns
+    -------
+    The axes.
+    """
+    ax = _panel(ax, xscale="log", xlabel="mean count per cell", ylabel="difference, nats per cell")
+    ax.scatter(counts[difference.index], difference, s=6, lw=0, alpha=0.6, color=BLUE)
+    ax.axhline(0, color=INK, lw=0.8)
+    ax.axhline(difference.mean(), color=ORANGE, lw=2)
     return ax

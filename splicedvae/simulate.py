@@ -53,20 +53,20 @@ from scipy.stats import laplace
 # (Bastidas-Ponce et al. 2019). Durations grow with the shares, so cells are evenly spread in time;
 # they are long against 1/beta and 1/gamma, so that genes reach the steady states that scVelo needs.
 STAGES: dict[str, tuple[str | None, float, float]] = {
-    "Ductal": (None, 0.248, 27.0),
-    "Ngn3 low EP": ("Ductal", 0.071, 11.0),
-    "Ngn3 high EP": ("Ngn3 low EP", 0.174, 20.0),
-    "Pre-endocrine": ("Ngn3 high EP", 0.160, 20.0),
-    "Beta": ("Pre-endocrine", 0.160, 22.0),
-    "Alpha": ("Pre-endocrine", 0.130, 22.0),
-    "Delta": ("Pre-endocrine", 0.019, 22.0),
-    "Epsilon": ("Pre-endocrine", 0.038, 22.0),
+    "Ductal": (None, 0.248, 13.0),
+    "Ngn3 low EP": ("Ductal", 0.071, 5.5),
+    "Ngn3 high EP": ("Ngn3 low EP", 0.174, 10.0),
+    "Pre-endocrine": ("Ngn3 high EP", 0.160, 10.0),
+    "Beta": ("Pre-endocrine", 0.160, 11.0),
+    "Alpha": ("Pre-endocrine", 0.130, 11.0),
+    "Delta": ("Pre-endocrine", 0.019, 11.0),
+    "Epsilon": ("Pre-endocrine", 0.038, 11.0),
 }
 MIN_CELLS_PER_CLUSTER = 3  # one each for train, validation and test
 FIRST_PROGRESS = 0.15  # of Ductal: before it, most genes rest and velocity has no direction
 
 # Kinetics. The shape of the data (clusters, share of deviance explained) follows from these.
-GAMMA_MEDIAN, GAMMA_LOG_SD = 1.5, 0.3  # degradation in units of beta
+GAMMA_MEDIAN, GAMMA_LOG_SD = 1.2, 0.3  # degradation in units of beta
 FOLD_LOG_SD = 1.5  # fold change between a gene's two rates is exp(|normal|)
 SWITCH_SHARE = 0.75  # share of genes that change their rate in a stage
 INDUCED_BY = 0.4  # inductions come in this first part of a stage: cells still see the new level
@@ -75,15 +75,15 @@ INDUCED_BY = 0.4  # inductions come in this first part of a stage: cells still s
 # counts; measured there: 2.34 counts per cell and gene, standard deviation of log depth 0.28,
 # 38 % zeros in S + U, 18 % unspliced (16 % over all genes), median excess dispersion 0.31.
 COUNTS_PER_GENE = 2.2
-GENE_LOG_SCALE = 0.65  # Laplace scale of genes' log mean counts: decides the zeros
+GENE_LOG_SCALE = 0.7  # Laplace scale of genes' log mean counts: decides the zeros
 DEPTH_LOG_SD = 0.26
 UNSPLICED_FRACTION = 0.172
 UNSPLICED_LOG_SD = 2.5  # of log e (real quartiles over genes of U / (S + U): 0.01 and 0.42)
 UNSPLICED_LOG_SLOPE = -0.8  # of log e on log mean counts: abundant genes are more spliced
 UNSPLICED_CELL_LOG_SD = 0.3  # real standard deviation of log U / S within clusters: 0.21 to 0.31
-BURST_WINDOW = 1.0  # tau, in 1/beta
-BURST_SHAPE = 2.0  # of the gamma distribution; variance 1 / shape
-CAPTURE_SHAPE = 10.0
+BURST_WINDOW = 0.5  # tau, in 1/beta
+BURST_SHAPE = 0.5  # of the gamma distribution; variance 1 / shape
+CAPTURE_SHAPE = 12.0
 
 
 def kinetics(u0, s0, alpha, gamma, t):

@@ -1,0 +1,444 @@
+# %% [markdown]
+# # What would have to be added to scVI so that it says how much is spliced?
+#
+# scVI {cite:p}`Lopez2018` reads the counts of a cell, squeezes them into a short vector, and from
+# that vector predicts the counts again. In doing so it learns what kind of cell it is looking at.
+# The splicing ratio of a gene depends on the kind of cell too, if only a little ({doc}`01_data`).
+# So the vector may already hold the answer, and what is missing is somebody who asks. What exactly
+# has to be added, how is it trained, and how loudly must it ask to be heard?
+
+# %% tags=["parameters"]
+profile = "standard"  # type: str (smoke, standard or full)
+
+# %% tags=["remove-stderr"]
+import inspect
+import textwrap
+
+import anndata
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import scvi
+import torch
+from IPython.display import Markdown
+from scvi.dataloaders import AnnDataLoader
+
+import splicedvae as sv
+from splicedvae.head import RatioHead, ratio_loss
+from splicedvae.training import starting_values
+
+sv.profiles.quiet()
+sv.plots.use_style()
+scvi.settings.seed = 0
+adata = sv.profiles.load(profile)
+sv.profiles.banner(adata, profile)
+
+# %%
+adata, (train, val, test) = sv.profiles.prepared(adata, profile, seed=0)
+sv.SplicedVAE.setup_anndata(adata)  # x = layers["total"]; s and u for the head
+model = sv.SplicedVAE(adata)
+
+# %% [markdown]
+# ## The model in one picture
+
+# %% mystnb={"image": {"alt": "Diagram. Counts x of shape B by G enter an encoder, which gives a latent z of shape B by L; a decoder turns z into means of negative binomial counts, B by G. A new branch in orange leads from z to a splicing head and from there to ratios p, B by G, with s given n binomial. A dashed line carries each gene's own total from the counts to the head."}, "figure": {"caption": "The upper row is scVI. The orange branch is all that SplicedVAE adds. B cells in a minibatch, G genes, L latent dimensions, H hidden units.", "name": "fig-architecture"}} tags=["hide-input"]
+ax = sv.plots.architecture()
+
+# %% [markdown]
+# Read from left to right, this is a recipe for computing. Read from $z$ outwards, it is a story of
+# how the data came about. A cell has a state $z$, the {term}`latent`. The state fixes which share
+# $\rho_g$ of its RNA belongs to gene $g$, and, this is new, which share $p_g$ of that gene's RNA is
+# spliced. With the {term}`library size` $\ell$, the counts are then drawn:
+#
+# $$
+# \begin{aligned}
+# z &\sim \mathcal N(0, I_L), \\
+# x_g \mid z &\sim \mathrm{NB}\big(\text{mean } \ell \rho_g(z),\ \theta_g\big),
+#   & \rho(z) &= \mathrm{softmax}\,f(z), \\
+# s_g \mid n_g, z &\sim \mathrm{Binomial}\big(n_g,\ p_g(z)\big),
+#   & p_g(z) &= \mathrm{sigmoid}\,h_g(z).
+# \end{aligned}
+# $$ (eq-model)
+#
+# $f$ is the decoder and $h$ the {term}`head`. (Given $n$, the head may look at the total too, as
+# the dashed line does: $s$ is drawn after it.) The {term}`negative binomial` has one $\theta_g$ per
+# gene for {term}`overdispersion`. Nobody knows a cell's $z$, so the encoder learns to guess it: it
+# gives a normal distribution $q(z \mid x)$ with a mean and a standard deviation per dimension.
+# Guess and story are fitted together by making the {term}`ELBO` large,
+#
+# $$ \mathrm{ELBO}(x) = \mathrm{E}_{q(z \mid x)}\Big[\sum_g \log p(x_g \mid z)\Big]
+#    - \mathrm{KL}\big(q(z \mid x) \,\|\, \mathcal N(0, I)\big) . $$ (eq-elbo)
+#
+# The first term asks for a good reconstruction; the second, the {term}`KL divergence`, is the price
+# of saying something particular about a cell. Both are in nats, and both are *sums*: over genes,
+# and over latent dimensions. Keep that in mind, since it decides what happens below. Let one
+# minibatch go through the network and look at its shapes.
+
+# %%
+loader = AnnDataLoader(model.adata_manager, indices=train, batch_size=128)
+tensors = next(iter(loader))
+inference, generative, _ = model.module(tensors)
+logit = model.module.splicing_logit(tensors, inference["qz"].loc)
+
+steps = {
+    "x, the input": tensors["X"],
+    "mean of q(z|x)": inference["qz"].loc,
+    "z, drawn from it": inference["z"],
+    "means ℓρ": generative["px"].mean,
+    "logit p": logit,
+}
+pd.DataFrame({"shape": {name: tuple(tensor.shape) for name, tensor in steps.items()}})
+
+# %% [markdown]
+# ## The head
+#
+# A head turns $z$ into one number per gene, on the logit scale, where any number is allowed. This
+# is all of its arithmetic, as the package has it.
+
+
+# %% tags=["hide-input"]
+def show(thing):
+    """Show the source of a function or class of the package."""
+    return Markdown(f"```python\n{textwrap.dedent(inspect.getsource(thing))}```")
+
+
+show(RatioHead.forward)
+
+# %% [markdown]
+# Four kinds differ in what the `trunk` does before the last layer. The *linear* head has none: $h$
+# is a matrix and a bias. *mlp2* and *mlp3* put one and two hidden layers before the output layer,
+# and *bottleneck* puts two, the second one narrow. The paper uses mlp2 {cite:p}`SplicedVAE2026`.
+# More layers can bend the relation between state and ratio, and have more to fit noise with.
+
+# %%
+n_latent, n_genes = model.module.n_latent, adata.n_vars
+sizes = {
+    activation: {
+        kind: sum(p.numel() for p in RatioHead(n_latent, n_genes, kind, activation).parameters())
+        for kind in ("linear", "mlp2", "mlp3", "bottleneck")
+    }
+    for activation in ("sigmoid", "softmax")
+}
+sizes = pd.DataFrame(sizes).rename_axis("parameters of the head", axis=1)
+sizes
+
+# %%
+sv.profiles.finding(
+    f"with {n_latent} latent dimensions and {n_genes} genes, the linear head has "
+    f"{sizes.loc['linear', 'sigmoid']:,} parameters and mlp2 {sizes.loc['mlp2', 'sigmoid']:,}, "
+    f"{sizes.loc['mlp2', 'sigmoid'] / sizes.loc['linear', 'sigmoid']:.0f} times as many.",
+    profile,
+)
+
+# %% [markdown]
+# Two details matter more than depth. The first is where the head starts. Its output weights are
+# zero and its bias is the logit of each gene's pooled training ratio, so before any training it
+# says what the {term}`gene mean` says. Whatever it says beyond that, it has learnt. The second is
+# `own_total`: the latent is shared by all genes and summarises them, but the count of the gene
+# itself says most about that gene. One weight per gene lets the head look at it.
+
+# %%
+head = RatioHead(n_latent, n_genes, "mlp2")
+total, spliced, unspliced = (adata.layers[k][train] for k in ("total", "spliced", "unspliced"))
+head.initialise(*starting_values(total, spliced, unspliced))
+start = torch.sigmoid(head.eval()(torch.randn(5, n_latent), torch.randn(5, n_genes)))
+
+gene_mean = sv.baselines.GeneMean().fit(adata[train], adata[val]).mean_
+print(
+    f"largest difference to the gene mean: {np.abs(start.detach().numpy() - gene_mean).max():.1e}"
+)
+
+# %% [markdown]
+# The table above has a second column. The paper also tries a *softmax* over two outputs per gene,
+# one for spliced and one for unspliced. This sounds like a different model and is the same one.
+# With outputs $a$ and $b$,
+#
+# $$ \frac{e^a}{e^a + e^b} = \frac{1}{1 + e^{-(a - b)}} = \mathrm{sigmoid}(a - b), $$
+#
+# so only the difference counts, and a single output can be that difference. The second one doubles
+# the parameters of the last layer and adds no function that the head could not compute before.
+
+# %%
+a, b = torch.randn(2, 1000)
+print(torch.allclose(torch.softmax(torch.stack([a, b]), dim=0)[0], torch.sigmoid(a - b)))
+
+# %% [markdown]
+# ## What counts as wrong?
+#
+# A prediction $p$ meets an {term}`entry` with $s$ spliced molecules of $n$, that is with $r = s/n$.
+# How wrong is it? The package knows five answers; their formulas stand in the source.
+
+# %% tags=["hide-output"]
+show(ratio_loss)
+
+# %% [markdown]
+# One entry shows the shapes of the curves. Many entries show what they aim at, so the second panel
+# averages each loss over simulated entries with a single molecule and a true ratio of 0.7.
+
+# %% mystnb={"image": {"alt": "Two panels of loss against predicted ratio p, for binomial, squared and absolute error. Left, one entry with 3 of 4 molecules spliced: all three have their minimum at 0.75, and the binomial rises steeply towards 0 and 1. Right, the mean over entries with one molecule and true ratio 0.7: binomial and squared error have their minimum near 0.7, the absolute error falls all the way to p = 1."}, "figure": {"caption": "Binomial and squared error aim at the true ratio. The absolute error aims at the median, which for single molecules is 0 or 1.", "name": "fig-losses"}}
+grid = torch.linspace(0.01, 0.99, 99)[:, None]  # (99, 1), predicted ratios
+few = torch.tensor([[3.0]]), torch.tensor([[1.0]])  # s and u of one entry
+once = (torch.rand(1, 5000) < 0.7).float()  # (1, 5000), s of entries with n = 1
+cases = {"one entry, s = 3, n = 4": few, "5000 entries, n = 1, true p = 0.7": (once, 1 - once)}
+
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.6))
+lowest = {}
+for ax, (title, (s, u)) in zip(axes, cases.items(), strict=True):
+    losses = {
+        kind: ratio_loss(torch.logit(grid), s, u, kind).mean(1)
+        for kind in ("binomial", "mse", "l1")
+    }
+    table = pd.DataFrame(losses, index=grid[:, 0].numpy())
+    table.plot(ax=ax, style=["-", "--", "-."], lw=2, title=title, ylim=(0, 3))
+    ax.set(xlabel="predicted ratio $p$", ylabel="loss")
+    lowest[title] = table.idxmin()
+
+# %%
+pd.DataFrame(lowest).T.rename_axis("p with the lowest loss", axis=1).round(2)
+
+# %% [markdown]
+# Most entries hold one or two molecules, so the absolute error learns to say 1 for most genes.
+# Binomial and squared error both aim at $p$, but not with the same care. The binomial counts
+# molecules: an entry with forty weighs forty times as much as one with a single one, as it should,
+# being that much better known. The squared error counts entries, and listens to the noisiest just
+# as closely.
+#
+# Where $n = 0$ there is no ratio and there must be no loss. Writing $r = 0$ there would teach the
+# head that genes without counts are unspliced. So these entries are masked: no loss, and no
+# gradient.
+
+# %%
+logits = torch.zeros(1, 2, requires_grad=True)
+s, u = torch.tensor([[0.0, 3.0]]), torch.tensor([[0.0, 1.0]])  # nothing counted; 3 of 4
+for kind in ("binomial", "mse", "l1"):
+    loss = ratio_loss(logits, s, u, kind)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    print(f"{kind:9} loss {loss.detach().numpy().round(3)}  gradient {gradient.numpy().round(3)}")
+
+# %% [markdown]
+# :::{exercise} Weigh a molecule
+# :label: ex-weigh
+# Two entries have $r = 0.75$: one with $s = 3$ of 4, one with $s = 30$ of 40. At $p = 0.5$, how do
+# their gradients on the logit differ under the binomial and under the squared error?
+# :::
+#
+# :::{solution} ex-weigh
+# :class: dropdown
+# ```python
+# logits = torch.zeros(1, 2, requires_grad=True)
+# s, u = torch.tensor([[3.0, 30.0]]), torch.tensor([[1.0, 10.0]])
+# for kind in ("binomial", "mse"):
+#     print(kind, torch.autograd.grad(ratio_loss(logits, s, u, kind).sum(), logits)[0])
+# ```
+# The binomial's gradient is $n\,(p - r)$, ten times larger for the deeper entry. The squared
+# error's, $2\,(p - r)\,p\,(1 - p)$, does not contain $n$: both entries pull equally hard.
+# :::
+#
+# ## Train it
+#
+# A few epochs are enough to see the machinery at work; {doc}`03_training` trains in earnest.
+# Fitting sees the training cells, validation cells only watch, and test cells are not touched.
+
+# %%
+model.train(
+    max_epochs=3 if profile == "smoke" else 5, split=(train, val), enable_progress_bar=False
+)
+
+# %% mystnb={"image": {"alt": "Three panels by epoch, each with a solid line for training and a dashed one for validation cells: the negative ELBO and the ratio loss fall, the Pearson correlation of the ratio is high from the first epoch."}, "figure": {"caption": "The correlation is high from the first epoch, since the head starts at the gene mean. Only what comes on top of it is learnt from cells.", "name": "fig-history"}}
+figure, axes = plt.subplots(1, 3, figsize=(10, 3.2))
+for ax, score in zip(axes, ("elbo", "ratio_loss", "ratio_pearson_r"), strict=True):
+    sv.plots.history(model.history, score, ax)
+
+# %% [markdown]
+# ## How loudly must the head ask?
+#
+# The paper's objective is the negative ELBO plus a weighted splicing loss,
+# $\mathcal L = \mathcal L_\mathrm{ELBO} + \lambda\,\mathcal L_\mathrm{splice}$, with a mean squared
+# error and $\lambda = 1$ {cite:p}`SplicedVAE2026`. A weight of one sounds like equal voices. But a
+# sum over genes stands on one side and a mean over entries on the other. We take the model we have
+# just trained, one minibatch of its training cells, and measure each term, and how hard it pulls at
+# the encoder's weights.
+
+# %%
+model.to_device("cpu")
+module = model.module.eval()  # no dropout: the same pass for each term
+inference, generative, loss = module(tensors)
+s, u = tensors["spliced"], tensors["unspliced"]
+counted = (s + u > 0).sum()
+logit = module.splicing_logit(tensors, inference["qz"].loc)
+
+terms = {
+    "negative ELBO": (
+        loss.reconstruction_loss["reconstruction_loss"] + sum(loss.kl_local.values())
+    ).mean(),
+    "binomial, summed over genes": ratio_loss(logit, s, u, "binomial").sum(1).mean(),
+    "MSE, summed over genes": ratio_loss(logit, s, u, "mse").sum(1).mean(),
+    "MSE, mean over entries (the paper)": ratio_loss(logit, s, u, "mse").sum() / counted,
+}
+
+
+def pull(term):
+    """Norm of the gradient on the encoder's weights; 0 where none arrives."""
+    weights = list(module.z_encoder.parameters())
+    gradients = torch.autograd.grad(term, weights, retain_graph=True, allow_unused=True)
+    return sum(g.square().sum() for g in gradients if g is not None) ** 0.5
+
+
+scale = pd.DataFrame(
+    {
+        "size per cell, nats": {name: term.item() for name, term in terms.items()},
+        "gradient on the encoder": {name: float(pull(term)) for name, term in terms.items()},
+    }
+)
+
+# %% mystnb={"image": {"alt": "Two bar charts on logarithmic axes, the size of four loss terms and their gradients on the encoder: the negative ELBO, the binomial summed over genes, the squared error summed over genes, and the squared error averaged over entries. The last is smaller than the others by orders of magnitude in both."}, "figure": {"caption": "Averaged over entries, the splicing loss is smaller than the ELBO by orders of magnitude, and so is its pull on the encoder.", "name": "fig-scale"}}
+axes = scale.plot.barh(
+    subplots=True,
+    layout=(1, 2),
+    sharey=True,
+    sharex=False,
+    logx=True,
+    legend=False,
+    figsize=(9, 2.6),
+)
+for ax in axes.ravel():
+    ax.bar_label(ax.containers[0], fmt="%.2g", padding=3)
+    ax.margins(x=0.25)
+axes[0, 0].invert_yaxis()
+
+# %%
+elbo, binomial, _, averaged = scale.to_numpy()
+sv.profiles.finding(
+    f"the negative ELBO is {elbo[0]:,.0f} nats per cell, the summed binomial {binomial[0]:,.0f}, "
+    f"and the averaged squared error {averaged[0]:.3f}. On the encoder, the averaged error pulls "
+    f"{binomial[1] / averaged[1]:,.0f} times less than the summed binomial, which in turn pulls "
+    f"{elbo[1] / binomial[1]:,.0f} times less than the ELBO.",
+    profile,
+)
+
+# %% [markdown]
+# (The head is young, and pulls harder as it learns; how the two splicing losses compare is what to
+# read off.) So $\lambda = 1$, read literally, leaves the encoder as it was: a mean over entries is
+# the sum per cell divided by the number of counted genes, and no weight of order one makes up for
+# that. What then is the right weight? There is one choice with a reason. Take the binomial, *sum*
+# it over genes as the ELBO does, and set $\lambda = 1$. Since $x = n = s + u$,
+#
+# $$ \log p(x_g \mid z) + \log p(s_g \mid n_g, z) = \log p(s_g, u_g \mid z), $$
+#
+# and the loss becomes the negative ELBO of a model of *both* counts, up to a constant. Neither term
+# needs a weight, as both are log-probabilities in nats. That is the default here. (Another default
+# departs from it slightly: the head reads the mean of $q(z \mid x)$ rather than a sample, so that
+# training and prediction see the same thing. And a ridge penalty keeps it close to the gene mean.)
+# The paper's setting remains within reach:
+# `ratio_loss="mse", ratio_reduction="mean", ratio_weight=1`.
+#
+# :::{exercise} A weight for the paper's loss
+# :label: ex-weight
+# Which $\lambda$ would give the averaged squared error the same pull on the encoder as the summed
+# binomial? Why is it not simply the number of counted genes in a cell?
+# :::
+#
+# :::{solution} ex-weight
+# :class: dropdown
+# ```python
+# pulls = scale["gradient on the encoder"]
+# print(pulls.iloc[1] / pulls.iloc[3], "counted genes per cell:", float(counted / len(s)))
+# ```
+# The number of counted genes turns the mean into a sum, no more. The binomial also weighs an entry
+# by its molecules, and its gradient lacks the squared error's factor $2p(1-p)$, which is small for
+# the many genes with a ratio near 1.
+# :::
+#
+# ## Coupled or detached?
+#
+# The paper's claim is that the question makes the latent better, and not only that the latent has
+# an answer. These are two things, and one line of code separates them. In a {term}`coupled head`
+# the gradient of the splicing loss flows through $z$ into the encoder. In a {term}`detached head`
+# it stops at $z$: that is plain scVI, with a regression on its latent.
+
+# %%
+z = inference["qz"].loc
+for name, latent in (("coupled", z), ("detached", z.detach())):
+    term = ratio_loss(module.splicing_logit(tensors, latent), s, u).sum(1).mean()
+    print(f"{name:8} gradient on the encoder: {float(pull(term)):.3g}")
+
+# %% [markdown]
+# `sv.SplicedVAE(adata, detach_head=True)` is the second. Whether multitask learning helps is then a
+# measurable question, coupled minus detached, and {doc}`03_training` measures it.
+#
+# ## Counts in, ratios out
+#
+# What can a trained model be asked? First, the ratio of every gene in every cell, test cells
+# included.
+
+# %%
+ratio = model.get_splicing_ratio(indices=test)
+ratio.iloc[:4, :5].round(3)
+
+# %% [markdown]
+# The head learns from $s$ and $u$, but it *reads* only $x$. To see this, we take the totals of the
+# test cells and nothing else, as they would come from a data set without spliced counts.
+
+# %%
+bare = anndata.AnnData(
+    adata.layers["total"][test].copy(), obs=adata.obs.iloc[test][[]], var=adata.var[[]]
+)
+query = sv.SplicedVAE.prepare_query_anndata(bare, model)
+print("the same ratios:", np.allclose(model.get_splicing_ratio(query), ratio, atol=1e-5))
+
+# %% [markdown]
+# Second, the layers that velocity methods want. From totals, $S' = \hat p\,x$ and
+# $U' = (1 - \hat p)\,x$, with $\hat p$ the predicted ratio: the total is kept, and divided.
+
+# %%
+model.impute_layers(query)
+s_new, u_new = (query.layers[f"{name}_splicedvae"] for name in ("spliced", "unspliced"))
+print("S' + U' is the total:", np.allclose((s_new + u_new).toarray(), bare.X.toarray(), atol=1e-4))
+print(f"unspliced share: {u_new.sum() / bare.X.sum():.3f} predicted, ", end="")
+print(f"{adata.layers['unspliced'][test].sum() / adata.layers['total'][test].sum():.3f} counted")
+
+# %% [markdown]
+# Many data sets report not the total but *the spliced counts alone*, having counted no read that
+# falls into an intron. Feeding them to a model of totals would bias every ratio, and the package
+# warns of it. The remedy is to train on what the user will have, with `input="spliced"`: the
+# encoder sees $s$, the head still learns from both, and the unspliced counts follow from the
+# spliced ones,
+#
+# $$ S' = s, \qquad U' = s\,\frac{1 - \hat p}{\max(\hat p,\ p_{\min})}, $$
+#
+# with a floor $p_{\min}$, as a small $\hat p$ would make a few molecules explode into thousands.
+#
+# :::{exercise} Spliced counts only
+# :label: ex-spliced
+# Train a model with `input="spliced"` for a few epochs, and impute the layers of all cells. Which
+# of the two layers equals the data exactly? How close does the unspliced share come?
+# :::
+#
+# :::{solution} ex-spliced
+# :class: dropdown
+# ```python
+# cells = adata[np.asarray(adata.layers["spliced"].sum(1)).ravel() > 0].copy()
+# sv.SplicedVAE.setup_anndata(cells, input="spliced")
+# exonic = sv.SplicedVAE(cells)
+# exonic.train(max_epochs=3, split=sv.data.split(cells)[:2], enable_progress_bar=False)
+# exonic.impute_layers(cells)
+# s_new, u_new = (cells.layers[f"{k}_splicedvae"] for k in ("spliced", "unspliced"))
+# print("spliced is kept:", abs(s_new - cells.layers["spliced"]).max() == 0)
+# print(u_new.sum() / (s_new + u_new).sum())
+# print(cells.layers["unspliced"].sum() / cells.layers["total"].sum())
+# ```
+# The spliced layer is kept as it is. The unspliced share comes from the formula, and a gene whose
+# molecules were all unspliced in a cell gets none: $U'$ is zero where $s$ is.
+# :::
+#
+# ## What we found
+#
+# Little has to be added: one linear map from the latent to the genes, a sigmoid, and a loss. The
+# choices that look large, softmax or sigmoid, are the same function. The ones that look small
+# decide: where the head starts, whether it may see the gene's own count, whether the loss counts
+# molecules or entries, and above all whether it is summed or averaged, since that is the difference
+# between a voice that the encoder hears and one that it does not. With the binomial, summed, at
+# $\lambda = 1$, the splicing loss is no foreign addition at all but the other half of a likelihood.
+#
+# None of this says that the answer is any good. For that we train until it is done, and put the
+# result beside baselines and ceiling: {doc}`03_training`.

@@ -1,0 +1,279 @@
+"""The simulated pancreas against its equations, scVelo's formula and the real cells."""
+
+import os
+from pathlib import Path
+
+import anndata as ad
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import solve_ivp
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
+
+import splicedvae.simulate as simulation
+from splicedvae.simulate import STAGES, _trajectories, kinetics, simulate
+
+# Aggregates of the published pancreas (3,696 cells, 1,126 genes with >= 20 shared counts).
+REAL = {"depth": 2.337, "depth_log_sd": 0.283, "zeros": 0.381, "unspliced": 0.180, "excess": 0.313}
+WITHIN = {"depth": 0.10, "depth_log_sd": 0.15, "zeros": 0.10, "unspliced": 0.10, "excess": 0.25}
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return simulate()
+
+
+def filtered_counts(adata):
+    """Spliced and unspliced of the genes with at least 20 shared counts, dense."""
+    s, u = (adata.layers[name].toarray().astype(float) for name in ("spliced", "unspliced"))
+    keep = ((s + u) * ((s > 0) & (u > 0))).sum(0) >= 20
+    return s[:, keep], u[:, keep]
+
+
+def four_figures(adata):
+    """Depth (per gene, and its log spread), sparsity, unspliced fraction and overdispersion.
+
+    Overdispersion is the median over genes of (var - mean * E[1 / size]) / mean^2 of totals divided
+    by the cell's size factor: what is left of the squared coefficient of variation after Poisson.
+    """
+    s, u = filtered_counts(adata)
+    n = s + u
+    depth = n.sum(1)
+    size = depth / depth.mean()
+    x = n / size[:, None]
+    mean = x.mean(0)
+    return {
+        "depth": n.mean(),
+        "depth_log_sd": np.log(depth).std(),
+        "zeros": (n == 0).mean(),
+        "unspliced": u.sum() / n.sum(),
+        "excess": np.median((x.var(0) - mean * (1 / size).mean()) / mean**2),
+    }
+
+
+def mean_cosine(a, b):
+    return ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).mean()
+
+
+def stochastic_gamma(s, u, percentile=95):
+    """scVelo's stochastic slope, no offset, on noise-free moments: E[ss] = s^2 + s, E[us] = us."""
+
+    def slope(x, y):
+        return (x * y).sum(0) / (x * x).sum(0)
+
+    extent = s / s.max(0) + u / u.max(0)
+    fit_on = extent >= np.percentile(extent, percentile, axis=0)
+    first = slope(s * fit_on, u * fit_on)
+    fit_on |= s / s.max(0) >= np.percentile(s / s.max(0), percentile, axis=0)
+    x2, y2 = 2 * (s * s + s) - s, 2 * u * s + u
+    sd, sd2 = (u - first * s).std(0), (y2 - slope(x2, y2) * x2).std(0)
+    return slope(np.vstack((s * fit_on / sd, x2 / sd2)), np.vstack((u * fit_on / sd, y2 / sd2)))
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 1.0 + 1e-9, 2.5])
+def test_kinetics_solve_the_equations(gamma):
+    u0, s0, alpha, t = 0.4, 2.0, 3.0, 1.7
+    solution = solve_ivp(
+        lambda _, y: [alpha - y[0], y[0] - gamma * y[1]], (0, t), [u0, s0], rtol=1e-10, atol=1e-12
+    )
+    np.testing.assert_allclose(kinetics(u0, s0, alpha, gamma, t), solution.y[:, -1], rtol=1e-8)
+
+
+def test_trajectories_solve_the_equations_and_cross_branch_points_continuously():
+    """Cells on a fine grid of time, all lineages: ds/dt = u - gamma s, also across stages."""
+    n, gamma = 4001, np.random.default_rng(1).uniform(0.8, 2.0, 30)
+    cluster = np.repeat(list(STAGES), n)
+    progress = np.tile(np.linspace(0, 1, n), len(STAGES))
+    u, s, *_, time = _trajectories(cluster, progress, gamma, np.random.default_rng(2))
+    ends = {}
+    for stage, (parent, _, duration) in STAGES.items():
+        here = cluster == stage
+        t, us, ss = time[here], u[here], s[here]
+        velocity = us - gamma * ss
+        # central differences are second order away from switches, where only s'' jumps
+        finite = (ss[2:] - ss[:-2]) / (t[2:] - t[:-2])[:, None]
+        step = duration / (n - 1)
+        scale = np.abs(velocity).max(0) + us.max(0)
+        assert (np.abs(finite - velocity[1:-1]) / scale).max() < 2 * step
+        assert np.median(np.abs(finite - velocity[1:-1]) / scale) < step**2
+        ends[stage] = us[-1], ss[-1], t[-1]
+        if parent is not None:
+            for child_start, parent_end in zip((us[0], ss[0], t[0]), ends[parent], strict=True):
+                np.testing.assert_allclose(child_start, parent_end, rtol=1e-12)
+
+
+def test_velocity_is_the_derivative_of_the_expected_spliced_counts():
+    """Between neighbours in time, d(spliced_true) = velocity_true / e dt with one e per gene."""
+    adata = simulate(6000, 20, seed=3)
+    cells = adata[adata.obs["clusters"] == "Ductal"]
+    cells = cells[np.argsort(cells.obs["time_true"].to_numpy())]
+    t = cells.obs["time_true"].to_numpy()
+    s, v = (cells.layers[name].astype(float) for name in ("spliced_true", "velocity_true"))
+    integral = np.cumsum((v[1:] + v[:-1]) / 2 * np.diff(t)[:, None], axis=0)
+    moved = np.ptp(s, axis=0) > 0.2 * s.max(0)
+    assert moved.sum() >= 5
+    change = (s[1:] - s[0])[:, moved]
+    e = (integral[:, moved] * change).sum(0) / (change**2).sum(0)
+    assert (e > 0).all()
+    np.testing.assert_allclose(
+        integral[:, moved] / e / np.ptp(s[:, moved], axis=0),
+        change / np.ptp(s[:, moved], axis=0),
+        atol=0.01,
+    )
+
+
+def test_velocity_is_in_units_of_scvelo(simulated):
+    s, u, v = (simulated.layers[f"{k}_true"] for k in ("spliced", "unspliced", "velocity"))
+    gamma = simulated.var["gamma_true"].to_numpy()
+    np.testing.assert_allclose(v, u - gamma * s, atol=1e-5 * u.max())
+
+
+def test_noise_free_stochastic_fit_recovers_the_velocity(simulated):
+    s, u, v = (
+        simulated.layers[f"{k}_true"].astype(float) for k in ("spliced", "unspliced", "velocity")
+    )
+    gamma = stochastic_gamma(s, u)
+    assert mean_cosine(u - gamma * s, v) > 0.99
+    scale = np.sqrt((v**2).mean(0))  # genes of unit RMS: abundant ones do not decide alone
+    assert mean_cosine((u - gamma * s) / scale, v / scale) > 0.99
+    assert np.median(np.abs(gamma / simulated.var["gamma_true"] - 1)) < 0.01
+
+
+def test_expected_counts_are_the_mean_of_the_counts():
+    """Pooled over many cells, counts / expectation is 1 for both species: all noise has mean 1."""
+    adata = simulate(20000, 40, seed=5)
+    for name in ("spliced", "unspliced"):
+        ratio = adata.layers[name].sum() / adata.layers[f"{name}_true"].sum()
+        assert abs(ratio - 1) < 0.03
+
+
+@pytest.mark.parametrize("figure", REAL)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_simulated_matches_the_recorded_aggregates(figure, seed, request):
+    adata = request.getfixturevalue("simulated") if seed == 0 else simulate(seed=seed)
+    assert four_figures(adata)[figure] == pytest.approx(REAL[figure], rel=WITHIN[figure])
+
+
+def test_simulated_matches_the_real_cells(simulated):
+    if "SPLICEDVAE_DATA" not in os.environ:
+        pytest.skip("SPLICEDVAE_DATA is not set: the real pancreas is not at hand")
+    path = Path(os.environ["SPLICEDVAE_DATA"])
+    files = [path] if path.is_file() else sorted(path.glob("*pancreas*3696*.h5ad"))
+    files = files or sorted(path.glob("endocrinogenesis_day15.h5ad"))
+    if not files:
+        pytest.skip(f"no pancreas file in {path}")
+    real, ours = four_figures(ad.read_h5ad(files[0])), four_figures(simulated)
+    for figure, tolerance in WITHIN.items():
+        assert ours[figure] == pytest.approx(real[figure], rel=tolerance), figure
+
+
+def test_most_genes_pass_the_gene_filter(simulated):
+    assert filtered_counts(simulated)[0].shape[1] > 0.85 * simulated.n_vars
+
+
+def test_clusters_stand_apart(simulated):
+    """Cells lie nearer to their own cluster in PCs; shuffled labels have silhouette below 0."""
+    n = np.add(*filtered_counts(simulated))
+    x = np.log1p(n / n.sum(1, keepdims=True) * 1e4)
+    pcs = PCA(30, random_state=0).fit_transform(x)
+    labels = simulated.obs["clusters"].to_numpy()
+    assert silhouette_score(pcs, labels) > 0.1
+    assert silhouette_score(pcs, np.random.default_rng(0).permutation(labels)) < 0
+
+
+def dispersion_given_state(adata):
+    """Variance of s given n and the true p over the binomial's, on entries with n >= 2."""
+    s, u = (adata.layers[k].toarray().astype(float) for k in ("spliced", "unspliced"))
+    true_s, true_u = (adata.layers[f"{k}_true"].astype(float) for k in ("spliced", "unspliced"))
+    n, p = s + u, true_s / (true_s + true_u)
+    seen = n >= 2
+    return ((s - n * p) ** 2)[seen].sum() / (n * p * (1 - p))[seen].sum()
+
+
+def test_spliced_fraction_is_not_a_function_of_state(monkeypatch):
+    """Each noise alone is wider than binomial; without them s is binomial given n and state."""
+    noises = {"BURST_SHAPE": 0.5, "CAPTURE_SHAPE": 12.0, "UNSPLICED_CELL_LOG_SD": 0.3}
+    off = {"BURST_SHAPE": 1e9, "CAPTURE_SHAPE": 1e9, "UNSPLICED_CELL_LOG_SD": 0.0}
+    assert {name: getattr(simulation, name) for name in noises} == noises
+    for name, value in off.items():
+        monkeypatch.setattr(simulation, name, value)
+    assert dispersion_given_state(simulate(1000, 300)) == pytest.approx(1, abs=0.03)
+    for name, value in noises.items():
+        monkeypatch.setattr(simulation, name, value)
+        assert dispersion_given_state(simulate(1000, 300)) > 1.1, name
+        monkeypatch.setattr(simulation, name, off[name])
+
+
+def test_bursts_change_unspliced_more_than_spliced():
+    """A burst of length tau adds a larger share to u than to s, for slow and fast degradation."""
+    gamma = np.array([0.3, 1.0, 2.0])
+    recent_u, recent_s = kinetics(0.0, 0.0, 1.0, gamma, simulation.BURST_WINDOW)
+    steady_u, steady_s = 1.0, 1.0 / gamma
+    assert (recent_u / steady_u > 1.4 * recent_s / steady_s).all()
+
+
+def test_seed_decides_everything():
+    one, same, other = simulate(200, 30, seed=1), simulate(200, 30, seed=1), simulate(200, 30, 2)
+    for layer in ("spliced", "unspliced"):
+        assert (one.layers[layer] != same.layers[layer]).nnz == 0
+        assert (one.layers[layer] != other.layers[layer]).nnz > 500
+    np.testing.assert_array_equal(one.layers["velocity_true"], same.layers["velocity_true"])
+    assert one.obs.equals(same.obs)
+    assert one.var.equals(same.var)
+
+
+def test_layout(simulated):
+    shares = simulated.obs["clusters"].value_counts(normalize=True)
+    assert list(simulated.obs["clusters"].cat.categories) == list(STAGES)
+    for stage, (parent, share, _) in STAGES.items():
+        assert shares[stage] == pytest.approx(share, abs=0.003)
+        if parent is not None:  # time goes on counting along a lineage
+            time = simulated.obs.groupby("clusters", observed=True)["time_true"]
+            assert time.min()[stage] > time.max()[parent]
+    for name in ("spliced", "unspliced"):
+        layer = simulated.layers[name]
+        assert layer.format == "csr"
+        assert layer.dtype == np.int32
+        assert layer.data.min() >= 1
+    assert (simulated.layers["spliced"] != simulated.X).nnz == 0
+    assert simulated.layers["velocity_true"].dtype == np.float32
+    assert (simulated.obs_names[0], simulated.var_names[0]) == ("cell_00001", "sim_0001")
+    assert simulated.uns["provenance"] == {
+        "source": "simulated",
+        "simulated": True,
+        "name": "simulated pancreas",
+        "seed": 0,
+        "n_obs": 3000,
+        "n_vars": 1000,
+    }
+
+
+@settings(max_examples=10, deadline=None)
+@given(n_obs=st.integers(50, 300), n_vars=st.integers(1, 40), seed=st.integers(0, 2**32))
+def test_any_valid_size_has_every_cluster_and_finite_values(n_obs, n_vars, seed):
+    adata = simulate(n_obs, n_vars, seed)
+    assert adata.shape == (n_obs, n_vars)
+    assert adata.obs["clusters"].value_counts().min() >= 3
+    for name in ("spliced_true", "unspliced_true", "velocity_true"):
+        assert np.isfinite(adata.layers[name]).all()
+    assert (adata.layers["spliced_true"] > 0).all()
+    assert (adata.layers["unspliced_true"] > 0).all()
+
+
+@given(
+    name=st.sampled_from(["n_obs", "n_vars", "seed"]),
+    value=st.one_of(
+        st.integers(max_value=-1), st.floats(), st.text(max_size=3), st.booleans(), st.none()
+    ),
+)
+def test_bad_arguments_are_named(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be an integer"):
+        simulate(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_obs", 49), ("n_vars", 0)])
+def test_sizes_just_too_small(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least {value + 1}"):
+        simulate(**{name: value})
