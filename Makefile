@@ -18,7 +18,7 @@ install: $(STAMP) ## make .venv with the package and everything the book and the
 
 $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "SplicedVAE needs Python 3.11 or newer; found: $$(python3 --version 2>&1)." >&2; \
+	  echo "SplicedVAE needs Python 3.11 or newer; $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1)." >&2; \
 	  echo "Install one, or name one: make book PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Making $(VENV) with $$("$(PYTHON)" --version)"; "$(PYTHON)" -m venv $(VENV); }
 	@echo "Installing PyTorch, then the other packages (a few minutes the first time)"

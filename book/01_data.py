@@ -76,6 +76,7 @@ s, u = (adata.layers[name].toarray() for name in ("spliced", "unspliced"))  # (c
 n = s + u
 r = np.divide(s, n, out=np.zeros_like(s), where=n > 0)  # the ratio; undefined where n = 0
 
+# %% tags=["hide-input"]
 sv.profiles.finding(
     f"{len(train)}, {len(val)} and {len(test)} cells; {adata.n_vars} genes stay. "
     f"{u.sum() / n.sum():.1%} of their counts are unspliced. {(n == 0).mean():.0%} of the entries "
@@ -114,6 +115,8 @@ seen = n[:, gene] > 0
 low, high = (binom.ppf(q, n[seen, gene], p) for q in (0.025, 0.975))
 inside = ((low <= s[seen, gene]) & (s[seen, gene] <= high)).mean()
 expected = (binom.cdf(high, n[seen, gene], p) - binom.cdf(low - 1, n[seen, gene], p)).mean()
+
+# %% tags=["hide-input"]
 sv.profiles.finding(
     f"for *{adata.var_names[gene]}*, {inside:.1%} of the cells lie in the band, where "
     f"{expected:.1%} would if its ratio were the same in all of them. The gap between the two is "
@@ -173,6 +176,8 @@ explained = {
 }
 m = gene_mean.predict(adata[test])[observed]
 sampling = np.mean(m * (1 - m) / n[test][observed]) / truth.var()
+
+# %% tags=["hide-input"]
 sv.profiles.finding(
     f"the gene alone explains {explained['gene']:.1%} of the variance, and knowing the cell type "
     f"as well makes it {explained['gene and cell type']:.1%}. Binomial sampling, with one ratio "
@@ -241,6 +246,8 @@ ax = sv.plots.error_bound(scores, (paper_r, paper_rmse))
 
 # %%
 implied = paper_rmse / np.sqrt(1 - paper_r**2)
+
+# %% tags=["hide-input"]
 sv.profiles.finding(
     f"the paper's pair implies a target with a standard deviation of at most {implied:.3f}; these "
     f"four have {scores['sd'].min():.2f} to {scores['sd'].max():.2f}. The gene mean reaches "
@@ -292,7 +299,7 @@ sv.profiles.finding(
 
 
 # %%
-def known_p(depth, n_obs, n_vars=100, seed=0):
+def known_p(depth, n_obs, n_vars=200, seed=0):
     """Simulated counts and the ratios behind them: p is beta around each gene's mean."""
     rng = np.random.default_rng(seed)
     mean, spread = rng.uniform(0.5, 0.95, n_vars), rng.uniform(2, 10, n_vars)
@@ -320,7 +327,7 @@ ax.set(xlabel="mean molecules per entry", ylabel="within-gene r, $n \\geq 2$")
 ax.set_xticks(recovered.index, [f"{depth:g}" for depth in recovered.index])
 ax.minorticks_off()
 
-# %%
+# %% tags=["hide-input"]
 worst = (recovered.sub(recovered["the true p"], axis=0)).abs().to_numpy().max()
 sv.profiles.finding(
     f"the estimates miss the known ceiling by at most {worst:.3f}. With three molecules per entry "
@@ -339,12 +346,11 @@ listed = sv.metrics.within_gene_list(n[train], n[test])
 listed = listed if listed.any() else None  # a thinned run has too few cells for the list
 ceiling = sv.metrics.bootstrap_ceiling(s[test], u[test], gene_mean.mean_, listed)
 thinned = sv.metrics.thinning_ceiling(s[test], u[test], listed)
-columns = ["rmse_observed", "r_observed", "d2", "within_gene_r", name]
-pd.DataFrame({"gene mean": report, "ceiling, bootstrap": ceiling, "ceiling, thinning": thinned}).T[
-    columns
-].round(3)
+rows = ["rmse_observed", "r_observed", "d2", "within_gene_r", name]
+limits = {"gene mean": report, "ceiling, bootstrap": ceiling, "ceiling, thinning": thinned}
+pd.DataFrame(limits).loc[rows].round(3).astype(object).fillna("–")
 
-# %%
+# %% tags=["hide-input"]
 sv.profiles.finding(
     f"on the observed target, RMSE can fall from {report['rmse_observed']:.3f} to no less than "
     f"{ceiling['rmse_observed']:.3f}, and r can rise from {report['r_observed']:.2f} to "
@@ -407,7 +413,7 @@ here = "cells at hand" + (" (simulated too)" if adata.uns["provenance"]["simulat
 compared = pd.DataFrame({here: figures(adata), "a simulated pancreas": figures(simulated)})
 compared.round(3)
 
-# %%
+# %% tags=["hide-input"]
 a, b = compared.iloc[:, 0], compared.iloc[:, 1]
 furthest = (np.log(a / b)).abs().idxmax()
 sv.profiles.finding(

@@ -122,7 +122,7 @@ sizes = {
 sizes = pd.DataFrame(sizes).rename_axis("parameters of the head", axis=1)
 sizes
 
-# %%
+# %% tags=["hide-input"]
 sv.profiles.finding(
     f"with {n_latent} latent dimensions and {n_genes} genes, the linear head has "
     f"{sizes.loc['linear', 'sigmoid']:,} parameters and mlp2 {sizes.loc['mlp2', 'sigmoid']:,}, "
@@ -166,7 +166,19 @@ print(torch.allclose(torch.softmax(torch.stack([a, b]), dim=0)[0], torch.sigmoid
 # ## What counts as wrong?
 #
 # A prediction $p$ meets an {term}`entry` with $s$ spliced molecules of $n$, that is with $r = s/n$.
-# How wrong is it? The package knows five answers; their formulas stand in the source.
+# How wrong is it? Three answers to begin with, in the logit $l$ that the head puts out,
+# $p = \mathrm{sigmoid}(l)$:
+#
+# $$
+# \begin{aligned}
+# \text{binomial:} \quad & -\log p(s \mid n, p) = n \log(1 + e^{l}) - s\,l + \text{const}, \\
+# \text{squared error (MSE):} \quad & (p - r)^2, \\
+# \text{absolute error (L1):} \quad & |p - r|.
+# \end{aligned}
+# $$ (eq-losses)
+#
+# The package knows two more: the {term}`beta-binomial`, and the squared error with genes weighted
+# by their total counts. Unfold the source to see all five.
 
 # %% tags=["hide-output"]
 show(ratio_loss)
@@ -189,8 +201,9 @@ for ax, (title, (s, u)) in zip(axes, cases.items(), strict=True):
         for kind in ("binomial", "mse", "l1")
     }
     table = pd.DataFrame(losses, index=grid[:, 0].numpy())
-    table.plot(ax=ax, style=["-", "--", "-."], lw=2, title=title, ylim=(0, 3))
-    ax.set(xlabel="predicted ratio $p$", ylabel="loss")
+    above = table - table.min()
+    above.plot(ax=ax, style=["-", "--", "-."], lw=2, title=title, ylim=(0, 1.5))
+    ax.set(xlabel="predicted ratio $p$", ylabel="loss above its minimum")
     lowest[title] = table.idxmin()
 
 # %%
@@ -286,7 +299,7 @@ def pull(term):
 
 scale = pd.DataFrame(
     {
-        "size per cell, nats": {name: term.item() for name, term in terms.items()},
+        "size per cell": {name: term.item() for name, term in terms.items()},
         "gradient on the encoder": {name: float(pull(term)) for name, term in terms.items()},
     }
 )
@@ -302,11 +315,11 @@ axes = scale.plot.barh(
     figsize=(9, 2.6),
 )
 for ax in axes.ravel():
-    ax.bar_label(ax.containers[0], fmt="%.2g", padding=3)
+    ax.bar_label(ax.containers[0], fmt=lambda x: f"{x:,.0f}" if x > 99 else f"{x:.2g}", padding=3)
     ax.margins(x=0.25)
 axes[0, 0].invert_yaxis()
 
-# %%
+# %% tags=["hide-input"]
 elbo, binomial, _, averaged = scale.to_numpy()
 sv.profiles.finding(
     f"the negative ELBO is {elbo[0]:,.0f} nats per cell, the summed binomial {binomial[0]:,.0f}, "

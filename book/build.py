@@ -207,6 +207,7 @@ def use_this_python(build: Path) -> None:
     write_kernel_spec(kernels / "kernels" / "python3", extra_arguments=["--log-level=ERROR"])
     os.environ["JUPYTER_PATH"] = str(kernels)
     os.environ.pop("MPLBACKEND", None)  # a backend without a screen would show no figure
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"  # progress bars are text here
 
 
 def copy_tree(executed: Path) -> None:
@@ -284,7 +285,6 @@ def build_book(profile: str, out: Path, items: list[str], timeout: int | None) -
     command = [sys.executable, __file__, "results", "--profile", profile, "--out", str(out)]
     if subprocess.run(command).returncode:
         raise BuildError("the results could not be computed; see above")
-
     use_this_python(build)
     copy_tree(build / "executed")
     done = []

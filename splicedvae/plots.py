@@ -117,7 +117,9 @@ def ratio_against_depth(s: np.ndarray, n: np.ndarray, p: float, ax: Axes | None 
     (sizes, many), cells = np.unique([s, n], axis=1, return_counts=True)
     seen = many > 0
     points = many[seen], sizes[seen] / many[seen]
-    ax.scatter(*points, 300 * cells[seen] / cells[seen].max(), color=INK, lw=0, label="cells")
+    areas = 4 + 250 * cells[seen] / cells[seen].max()
+    ax.scatter(*points, areas, color=INK, lw=0, label="cells")
+    ax.set_ylim(-0.06, 1.06)
     ax.axhline(p, color=ORANGE, label="gene mean")
     ax.locator_params(axis="x", integer=True)
     ax.legend(loc="lower right")
@@ -235,7 +237,8 @@ def history(curves: Mapping[str, Sequence[float]], score: str, ax: Axes | None =
     -------
     The axes.
     """
-    ax = _panel(ax, xlabel="epoch", ylabel=score.replace("_", " "))
+    label = {"elbo": "negative ELBO", "ratio_pearson_r": "ratio, Pearson r"}.get(score)
+    ax = _panel(ax, xlabel="epoch", ylabel=label or score.replace("_", " "))
     for part, style in (("train", "-"), ("validation", "--")):
         values = np.ravel(curves[f"{score}_{part}"]).astype(float)
         ax.plot(range(1, len(values) + 1), values, style, label=part)

@@ -44,6 +44,7 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.sparse import csr_matrix
 from scipy.special import exprel
@@ -53,21 +54,21 @@ from scipy.stats import laplace
 # (Bastidas-Ponce et al. 2019). Durations grow with the shares, so cells are evenly spread in time;
 # they are long against 1/beta and 1/gamma, so that genes reach the steady states that scVelo needs.
 STAGES: dict[str, tuple[str | None, float, float]] = {
-    "Ductal": (None, 0.248, 13.0),
-    "Ngn3 low EP": ("Ductal", 0.071, 5.5),
-    "Ngn3 high EP": ("Ngn3 low EP", 0.174, 10.0),
-    "Pre-endocrine": ("Ngn3 high EP", 0.160, 10.0),
-    "Beta": ("Pre-endocrine", 0.160, 11.0),
-    "Alpha": ("Pre-endocrine", 0.130, 11.0),
-    "Delta": ("Pre-endocrine", 0.019, 11.0),
-    "Epsilon": ("Pre-endocrine", 0.038, 11.0),
+    "Ductal": (None, 0.248, 16.0),
+    "Ngn3 low EP": ("Ductal", 0.071, 7.0),
+    "Ngn3 high EP": ("Ngn3 low EP", 0.174, 12.0),
+    "Pre-endocrine": ("Ngn3 high EP", 0.160, 12.0),
+    "Beta": ("Pre-endocrine", 0.160, 13.0),
+    "Alpha": ("Pre-endocrine", 0.130, 13.0),
+    "Delta": ("Pre-endocrine", 0.019, 13.0),
+    "Epsilon": ("Pre-endocrine", 0.038, 13.0),
 }
 MIN_CELLS_PER_CLUSTER = 3  # one each for train, validation and test
 FIRST_PROGRESS = 0.15  # of Ductal: before it, most genes rest and velocity has no direction
 
 # Kinetics. The shape of the data (clusters, share of deviance explained) follows from these.
 GAMMA_MEDIAN, GAMMA_LOG_SD = 1.2, 0.3  # degradation in units of beta
-FOLD_LOG_SD = 1.5  # fold change between a gene's two rates is exp(|normal|)
+FOLD_LOG_SD = 1.85  # fold change between a gene's two rates is exp(|normal|)
 SWITCH_SHARE = 0.75  # share of genes that change their rate in a stage
 INDUCED_BY = 0.4  # inductions come in this first part of a stage: cells still see the new level
 
@@ -77,16 +78,18 @@ INDUCED_BY = 0.4  # inductions come in this first part of a stage: cells still s
 COUNTS_PER_GENE = 2.2
 GENE_LOG_SCALE = 0.7  # Laplace scale of genes' log mean counts: decides the zeros
 DEPTH_LOG_SD = 0.26
-UNSPLICED_FRACTION = 0.172
+UNSPLICED_FRACTION = 0.172  # before the gene filter, which raises it
 UNSPLICED_LOG_SD = 2.5  # of log e (real quartiles over genes of U / (S + U): 0.01 and 0.42)
 UNSPLICED_LOG_SLOPE = -0.8  # of log e on log mean counts: abundant genes are more spliced
 UNSPLICED_CELL_LOG_SD = 0.3  # real standard deviation of log U / S within clusters: 0.21 to 0.31
 BURST_WINDOW = 0.5  # tau, in 1/beta
-BURST_SHAPE = 0.5  # of the gamma distribution; variance 1 / shape
-CAPTURE_SHAPE = 12.0
+BURST_SHAPE = 0.5  # of the gamma distribution; variance 1 / shape, most cells between bursts
+CAPTURE_SHAPE = 20.0  # of the extra-binomial noise; variance 1 / shape
 
 
-def kinetics(u0, s0, alpha, gamma, t):
+def kinetics(
+    u0: ArrayLike, s0: ArrayLike, alpha: ArrayLike, gamma: ArrayLike, t: ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
     """Unspliced and spliced abundance after time ``t`` at a constant transcription rate.
 
     Parameters
@@ -104,7 +107,7 @@ def kinetics(u0, s0, alpha, gamma, t):
     -------
     u, s
         Exact solution of du/dt = alpha - u, ds/dt = u - gamma s, also where gamma = beta = 1
-        (Bergen et al. 2020, eq. 1).
+        (La Manno et al. 2018; Bergen et al. 2020).
     """
     decay_u, decay_s = np.exp(-t), np.exp(-gamma * t)
     # (exp(-gamma t) - exp(-t)) / (gamma - 1), without the 0 / 0 at gamma = 1
@@ -207,7 +210,9 @@ def _place_cells(n_obs: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     return cluster, first + (1 - first) * rng.random(n_obs)
 
 
-def _trajectories(cluster, progress, gamma, rng):
+def _trajectories(
+    cluster: np.ndarray, progress: np.ndarray, gamma: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, ...]:
     """u and s (cells, genes), the parts of them made within BURST_WINDOW, and time (cells,)."""
     n_vars = len(gamma)
     u, s, recent_u, recent_s = np.empty((4, len(cluster), n_vars))
@@ -237,7 +242,9 @@ def _trajectories(cluster, progress, gamma, rng):
     return u, s, recent_u, recent_s, time
 
 
-def _capture(u, s, rng):
+def _capture(
+    u: np.ndarray, s: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Efficiencies (w, e) per gene, given its mean u and s: genes' mean counts, U's share."""
     n_vars = len(u)
     # quantiles, not draws: one very abundant gene would change the sparsity of all others
