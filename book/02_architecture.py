@@ -257,7 +257,7 @@ model.train(
     max_epochs=3 if profile == "smoke" else 5, split=(train, val), enable_progress_bar=False
 )
 
-# %% mystnb={"image": {"alt": "Three panels by epoch, each with a solid line for training and a dashed one for validation cells: the negative ELBO and the ratio loss fall, the Pearson correlation of the ratio is high from the first epoch."}, "figure": {"caption": "The correlation is high from the first epoch, since the head starts at the gene mean. Only what comes on top of it is learnt from cells.", "name": "fig-history"}}
+# %% mystnb={"image": {"alt": "Three panels by epoch, each with a solid line for training and a dashed one for validation cells: the negative ELBO falls, the ratio loss moves little, and the Pearson correlation of the ratio is high from the first epoch."}, "figure": {"caption": "The correlation is high from the first epoch, since the head starts at the gene mean. Only what comes on top of it is learnt from cells.", "name": "fig-history"}}
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.2))
 for ax, score in zip(axes, ("elbo", "ratio_loss", "ratio_pearson_r"), strict=True):
     sv.plots.history(model.history, score, ax)

@@ -82,7 +82,7 @@ for (name, key, title), ax in zip(panels, axes.flat, strict=True):
     ax.set_title(title)
     if key == "elbo":
         ax.set_ylim(None, np.quantile(history["elbo_validation"], 0.95))
-axes[1, 1].axhline(mean["r_observed"], color=sv.plots.INK, ls="--", lw=1);
+_ = axes[1, 1].axhline(mean["r_observed"], color=sv.plots.INK, ls="--", lw=1)
 
 # %%
 final = first["SplicedVAE"]["history"]["ratio_pearson_r_validation"][-1]
@@ -147,7 +147,7 @@ for (a, b), ax in zip(pairs, axes, strict=True):
     sv.plots.gene_differences(difference, counts, ax)
     ax.set_title(f"{a} − {b}")
     ax.set_yscale("symlog", linthresh=0.01)
-axes[1].set_ylabel("");
+_ = axes[1].set_ylabel("")
 
 
 # %%
@@ -201,9 +201,9 @@ _, axes = plt.subplots(2, 2, figsize=(8, 6.6))
 for name, ax in zip(shown, axes.flat, strict=True):
     points = umap.UMAP(random_state=0, n_jobs=1).fit_transform(np.array(first[name]["latent"]))
     sv.plots.embedding(points, adata.obs["clusters"], ax).set_title(name)
-axes[0, 0].figure.legend(
+_ = axes[0, 0].figure.legend(
     *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, markerscale=3
-);
+)
 
 # %%
 sv.profiles.finding(
@@ -251,7 +251,7 @@ table.rename(columns=columns).round(4)
 
 # %% mystnb={"image": {"alt": "Dot plot of D squared by model, a dot per seed and a bar at the mean: gene mean at zero, then gene by cluster, nearest neighbours, ridge on principal components, ridge on the scVI latent, and the three settings of SplicedVAE, of which the paper's stays near zero."}, "figure": {"caption": "What each predictor adds to the gene mean. Read literally, the paper's setting adds next to nothing.", "name": "fig-d2"}}
 models = [name for name in rows if not name.startswith("ceiling")]
-sv.plots.scores_over_seeds(scores, "d2", models).set_xlabel("D², test cells");
+_ = sv.plots.scores_over_seeds(scores, "d2", models).set_xlabel("D², test cells")
 
 # %%
 ridge = "RidgeBinomial"
@@ -280,7 +280,11 @@ _, low, high = sv.experiment.difference(scores, coupled, detached, "d2")
 _, elbo_low, elbo_high = sv.experiment.difference(scores, coupled, detached, "elbo")
 ratio_verdict = "helps" if low > 0 else "hurts" if high < 0 else "makes no difference that shows in"
 elbo_verdict = (
-    "raises the ELBO" if elbo_low > 0 else "costs ELBO" if elbo_high < 0 else "leaves the ELBO as it is"
+    "raises the ELBO"
+    if elbo_low > 0
+    else "costs ELBO"
+    if elbo_high < 0
+    else "leaves the ELBO as it is"
 )
 sv.profiles.finding(
     f"sharing the encoder {ratio_verdict} the ratios (D² {sharing['d2']}) and {elbo_verdict} "

@@ -11,6 +11,8 @@ from typing import Self
 
 import numpy as np
 import scipy.sparse as sp
+import scvi
+import torch
 from anndata import AnnData
 from scipy.special import logit
 from sklearn.decomposition import PCA
@@ -330,9 +332,6 @@ class ScviLatentRidge(RidgeBinomial):
 
 
 def _train_scvi(train: AnnData, val: AnnData, seed: int, max_epochs: int):
-    import scvi  # slow to import, and only this baseline needs it
-    import torch
-
     totals = sp.vstack([_layer(train, "total"), _layer(val, "total")], dtype=np.float32)
     totals = sp.csr_matrix(totals)  # scvi refuses sparse arrays
     adata = AnnData(totals, var=train.var[[]], layers={"total": totals})

@@ -242,6 +242,7 @@ def history(curves: Mapping[str, Sequence[float]], score: str, ax: Axes | None =
     for part, style in (("train", "-"), ("validation", "--")):
         values = np.ravel(curves[f"{score}_{part}"]).astype(float)
         ax.plot(range(1, len(values) + 1), values, style, label=part)
+    ax.locator_params(axis="x", integer=True)
     ax.legend()
     return ax
 
