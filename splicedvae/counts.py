@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from anndata import AnnData
 from scipy import sparse
+
+logger = logging.getLogger("splicedvae")
 
 Counts = np.ndarray | sparse.sparray | sparse.spmatrix
 INPUTS = ("total", "spliced")  # what an encoder may see
@@ -149,6 +153,13 @@ def input_layer(
             f"layer {layer!r} is not {what}, which input={input!r} means. Pass layer=None to "
             "have it composed, name the right layer, or rename this one."
         )
+    if total.nnz and (silent := np.flatnonzero(np.asarray(counts.sum(axis=0)).ravel() == 0)).size:
+        logger.info(
+            "%d genes have no counts in layer %r (%s…); splicedvae.data.prepare drops such genes.",
+            silent.size,
+            layer,
+            ", ".join(adata.var_names[silent[:5]]),
+        )
     empty = adata.obs_names[np.asarray(counts.sum(axis=1)).ravel() == 0]
     if len(empty):
         raise ValueError(
@@ -156,3 +167,30 @@ def input_layer(
             f"({', '.join(empty[:5])}…); remove them."
         )
     return layer
+
+
+def same_genes(adata: AnnData, genes: pd.Index, owner: str) -> None:
+    """Refuse cells whose genes are not a model's, in the model's order.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes.
+    genes
+        The model's genes.
+    owner
+        How to call the model in the message.
+
+    Raises
+    ------
+    ValueError
+        The genes differ in number, name or order.
+    """
+    if adata.var_names.equals(genes):
+        return
+    missing, extra = genes.difference(adata.var_names), adata.var_names.difference(genes)
+    raise ValueError(
+        f"These {adata.n_vars} genes are not the {len(genes)} genes of {owner}, in its order: "
+        f"{len(missing)} are missing ({', '.join(missing[:3])}…), {len(extra)} are unknown to it "
+        f"({', '.join(extra[:3])}…). SplicedVAE.prepare_query_anndata brings cells into its order."
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pickle import UnpicklingError
 from typing import Literal
 
 import numpy as np
@@ -20,8 +21,9 @@ from scvi.data.fields import (
     NumericalObsField,
 )
 from scvi.model import SCVI
+from scvi.model.base._save_load import _load_saved_files
 
-from .counts import input_layer
+from .counts import input_layer, same_genes
 from .head import one_of
 from .module import SPLICED, UNSPLICED, SplicedVAEModule
 from .prediction import SplicingMixin
@@ -253,6 +255,42 @@ class SplicedVAE(SplicingMixin, SCVI):
         )
 
     @classmethod
+    def load(cls, dir_path: str, adata: AnnData | None = None, **kwargs) -> SplicedVAE:
+        """Load what :meth:`save` wrote, weights equal to the bit.
+
+        Parameters
+        ----------
+        dir_path
+            The folder.
+        adata
+            Cells with the model's genes in the model's order, see :meth:`prepare_query_anndata`;
+            None if they were saved along.
+        **kwargs
+            As in :meth:`scvi.model.SCVI.load`.
+
+        Returns
+        -------
+        The model.
+
+        Raises
+        ------
+        ValueError
+            There is no model, it is damaged or of another class, or its genes are others.
+        """
+        try:
+            _, genes, _, _ = _load_saved_files(
+                dir_path, load_adata=False, prefix=kwargs.get("prefix"), map_location="cpu"
+            )
+        except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+            raise ValueError(
+                f"The model in {dir_path} can't be read ({type(error).__name__}: {error}). It is "
+                "damaged or only half there."
+            ) from error
+        if adata is not None:
+            same_genes(adata, pd.Index(genes), f"the model in {dir_path}")
+        return super().load(dir_path, adata, **kwargs)
+
+    @classmethod
     def from_scvi_model(cls, scvi_model: SCVI, adata: AnnData, **kwargs) -> SplicedVAE:
         """Start from a trained scVI model: its encoder and decoder, and a new head.
 
@@ -277,13 +315,7 @@ class SplicedVAE(SplicingMixin, SCVI):
         if not isinstance(scvi_model, SCVI) or isinstance(scvi_model, SplicedVAE):
             raise ValueError(f"{type(scvi_model).__name__} is not a plain scvi.model.SCVI.")
         scvi_model._check_if_trained()
-        theirs = pd.Index(scvi_model.get_var_names())
-        if not theirs.equals(adata.var_names):
-            other = (~adata.var_names.isin(theirs)).sum()
-            raise ValueError(
-                f"The genes differ from the scVI model's {len(theirs)}: {other} of "
-                f"{adata.n_vars} are unknown to it, or the order is another."
-            )
+        same_genes(adata, pd.Index(scvi_model.get_var_names()), "the scVI model")
         saved = scvi_model.init_params_
         given = saved["non_kwargs"] | {k: v for d in saved["kwargs"].values() for k, v in d.items()}
         given.pop("registry", None)

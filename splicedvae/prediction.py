@@ -15,6 +15,7 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.model._utils import _get_batch_code_from_category
 from scvi.model.base import BaseModelClass
 from scvi.model.base._archesmixin import _get_loaded_data, _pad_and_sort_query_anndata
+from tqdm.auto import tqdm
 
 from .counts import INPUTS, checked_counts, total_counts
 from .head import one_of
@@ -46,9 +47,14 @@ class SplicingMixin:
         batch_size: int | None = None,
         return_mean: bool = True,
         return_numpy: bool | None = None,
+        silent: bool = True,
         dataloader: Iterator[dict[str, torch.Tensor]] | None = None,
+        data_loader_kwargs: dict | None = None,
     ) -> np.ndarray | pd.DataFrame:
         """Predicted splicing ratio, spliced / (spliced + unspliced), from counts alone.
+
+        Takes what :meth:`scvi.model.SCVI.get_normalized_expression` takes, but for the library
+        size and importance weights, which a ratio has no use for.
 
         Parameters
         ----------
@@ -71,8 +77,12 @@ class SplicingMixin:
             Average over the draws.
         return_numpy
             An array in place of a table.
+        silent
+            Without a progress bar.
         dataloader
             Minibatches in place of `adata`; then an array is returned.
+        data_loader_kwargs
+            For the loader that is made from `adata`.
 
         Returns
         -------
@@ -96,7 +106,9 @@ class SplicingMixin:
             indices = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
             if n_samples_overall is not None:
                 n_samples = n_samples_overall // len(indices) + 1
-            dataloader = self._make_data_loader(adata, indices=indices, batch_size=batch_size)
+            dataloader = self._make_data_loader(
+                adata, indices=indices, batch_size=batch_size, **(data_loader_kwargs or {})
+            )
             manager = self.get_anndata_manager(adata, required=True)
             batches = _get_batch_code_from_category(manager, transform_batch)
         else:
@@ -108,7 +120,7 @@ class SplicingMixin:
             raise KeyError(f"The model does not know the genes {', '.join(map(str, missing[:5]))}.")
 
         parts = []
-        for tensors in dataloader:
+        for tensors in tqdm(dataloader, desc="ratios", disable=silent):
             inference = self.module.inference(
                 **self.module._get_inference_input(tensors), n_samples=n_samples or 1
             )

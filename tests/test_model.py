@@ -154,16 +154,34 @@ def test_save_and_load_are_exact(cells, parts, tmp_path, kwargs):
         assert torch.equal(value, loaded.module.state_dict()[key]), key
 
 
-def test_loading_checks_class_and_genes(cells, parts, model, tmp_path):
-    model.save(str(tmp_path / "ours"))
+def test_loading_checks_class_genes_and_file(cells, model, tmp_path):
+    folder = str(tmp_path / "ours")
+    model.save(folder)
+    with pytest.raises(ValueError, match="exists"):  # nothing is overwritten
+        model.save(folder)
     with pytest.raises(ValueError, match="different class"):
-        scvi.model.SCVI.load(str(tmp_path / "ours"), cells)
+        scvi.model.SCVI.load(folder, cells)
     renamed = cells.copy()
-    renamed.var_names = [f"other{i}" for i in range(cells.n_vars)]
-    with pytest.warns(UserWarning, match="var_names"), pytest.raises(ValueError):
-        sv.SplicedVAE.load(str(tmp_path / "ours"), renamed[:, 1:].copy())
-    with pytest.raises(ValueError, match="exists"):
-        model.save(str(tmp_path / "ours"))
+    renamed.var_names = ["Ins1", *cells.var_names[1:]]
+    with pytest.raises(ValueError, match=rf"{cells.var_names[0]}.*Ins1"):
+        sv.SplicedVAE.load(folder, renamed)
+    with pytest.raises(ValueError, match="in its order"):
+        sv.SplicedVAE.load(folder, cells[:, ::-1].copy())
+
+    plain = cells.copy()
+    scvi.model.SCVI.setup_anndata(plain, layer="total")
+    other = scvi.model.SCVI(plain)
+    other.train(**FAST)
+    other.save(str(tmp_path / "scvi"))
+    with pytest.raises(ValueError, match="different class"):
+        sv.SplicedVAE.load(str(tmp_path / "scvi"), cells)
+
+    file = tmp_path / "ours" / "model.pt"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(ValueError, match=r"ours can't be read .*damaged"):
+        sv.SplicedVAE.load(folder, cells)
+    with pytest.raises(ValueError, match="nowhere"):
+        sv.SplicedVAE.load(str(tmp_path / "nowhere"), cells)
 
 
 @pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop"])
@@ -376,17 +394,19 @@ def test_from_scvi_model_keeps_every_weight(cells, parts):
         sv.SplicedVAE.from_scvi_model(plain, adata, n_latent=7)
     other = adata[:, 1:].copy()
     sv.SplicedVAE.setup_anndata(other, layer=None)
-    with pytest.raises(ValueError, match="genes differ"):
+    with pytest.raises(ValueError, match="genes of the scVI model"):
         sv.SplicedVAE.from_scvi_model(plain, other)
     with pytest.raises(ValueError, match="not a plain"):
         sv.SplicedVAE.from_scvi_model(model, adata)
 
 
-def test_a_dead_gene_stays_finite(cells, parts):
+def test_a_dead_gene_is_named_and_stays_finite(cells, parts, caplog):
     adata = cells.copy()
     for layer in ("spliced", "unspliced", "total"):
         values = adata.layers[layer].toarray()
         values[:, 0] = 0
         adata.layers[layer] = sparse.csr_matrix(values)
-    ratio = trained(adata, parts).get_splicing_ratio(return_numpy=True)
+    with caplog.at_level("INFO", logger="splicedvae"):
+        ratio = trained(adata, parts).get_splicing_ratio(return_numpy=True)
+    assert f"1 genes have no counts in layer 'total' ({adata.var_names[0]}" in caplog.text
     assert np.isfinite(ratio).all()
