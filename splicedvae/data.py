@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,7 +84,7 @@ def pancreas(
     if cached.exists():
         if blob_id(cached) == PANCREAS_BLOB:
             return _read(cached, "cache")
-        warnings.warn(f"{cached} is damaged and will be replaced by a download.", stacklevel=2)
+        logger.warning("%s is damaged and will be replaced by a download.", cached)
     reason = "downloads were switched off"
     if download:
         try:
@@ -93,10 +92,11 @@ def pancreas(
             return _read(cached, "download")
         except (OSError, ValueError) as error:  # no network, a read-only cache, a wrong file
             reason = f"the download failed ({type(error).__name__}: {error})"[:300]
-    warnings.warn(
-        f"The real pancreas could not be had: {reason}. These cells are SIMULATED. For the real "
-        f"ones set ${ENVIRONMENT_VARIABLE} to a file or folder, or connect to the network.",
-        stacklevel=2,
+    logger.warning(
+        "The real pancreas could not be had: %s. These cells are SIMULATED. For the real ones set "
+        "$%s to a file or folder, or connect to the network.",
+        reason,
+        ENVIRONMENT_VARIABLE,
     )
     return simulate()
 
