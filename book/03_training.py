@@ -64,7 +64,7 @@ print(f"{len(jobs)} jobs: {len(seeds)} seed(s), {epochs} epochs each")
 # ## What the curves show
 #
 # Four panels, as in the paper's Figures 2E and 3B to E: the bound, the ratio loss, and the Pearson
-# correlation of predicted with observed ratios. The dashed line in the last two is what the
+# correlation of predicted with observed ratios. The dashed line in the last panel is what the
 # {term}`gene mean` gets on the test cells.
 
 # %% mystnb={"image": {"alt": "Four panels of training curves over epochs, training in one colour and validation in the other. The negative ELBO of scVI and of SplicedVAE falls steeply and flattens. The ratio loss falls a little. The Pearson correlation starts close to the dashed line of the gene mean and stays near it."}, "figure": {"caption": "Both networks learn to reconstruct counts alike. The correlation begins where the gene mean is and moves little: most of it was there before training.", "name": "fig-curves"}}
@@ -84,7 +84,7 @@ for (name, key, title), ax in zip(panels, axes.flat, strict=True):
         ax.set_ylim(None, np.quantile(history["elbo_validation"], 0.95))
 _ = axes[1, 1].axhline(mean["r_observed"], color=sv.plots.INK, ls="--", lw=1)
 
-# %%
+# %% tags=["hide-input"]
 final = first["SplicedVAE"]["history"]["ratio_pearson_r_validation"][-1]
 sv.profiles.finding(
     f"validation r ends at {final:.3f}; the gene mean, which knows no cell, gets "
@@ -103,7 +103,7 @@ sv.profiles.finding(
 # touching the encoder. The difference to the detached twin is the whole effect of sharing.
 
 
-# %%
+# %% tags=["hide-input"]
 def with_interval(a: str, b: str, score: str, digits: int = 2) -> str:
     """Mean difference and its 95 % interval over seeds, as text."""
     centre, low, high = sv.experiment.difference(scores, a, b, score)
@@ -150,7 +150,7 @@ for (a, b), ax in zip(pairs, axes, strict=True):
 _ = axes[1].set_ylabel("")
 
 
-# %%
+# %% tags=["hide-input"]
 def per_gene(a: str, b: str) -> str:
     """Difference in reconstruction over the shared genes, in nats per cell, over seeds."""
     of = {(job["name"], job["seed"]): pd.Series(job.get("reconstruction")) for job in jobs}
@@ -205,7 +205,7 @@ _ = axes[0, 0].figure.legend(
     *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, markerscale=3
 )
 
-# %%
+# %% tags=["hide-input"]
 sv.profiles.finding(
     "SplicedVAE minus scVI on test cells, mean and 95 % interval over seeds: silhouette "
     f"{with_interval(coupled, plain, 'silhouette', 3)}, kNN purity "
@@ -232,7 +232,6 @@ columns = {
     "rmse_observed": "RMSE",
     "r_observed": "pooled r",
     "beta_binomial_log_likelihood": "beta-binomial log-lik.",
-    "calibration_slope": "calibration slope",
 }
 rows = [
     "GeneMean",
@@ -250,10 +249,10 @@ table = scores.loc[rows, list(columns)].groupby("model", sort=False).mean()
 table.rename(columns=columns).round(4)
 
 # %% mystnb={"image": {"alt": "Dot plot of D squared by model, a dot per seed and a bar at the mean: gene mean at zero, then gene by cluster, nearest neighbours, ridge on principal components, ridge on the scVI latent, and the three settings of SplicedVAE, of which the paper's stays near zero."}, "figure": {"caption": "What each predictor adds to the gene mean. Read literally, the paper's setting adds next to nothing.", "name": "fig-d2"}}
-models = [name for name in rows if not name.startswith("ceiling")]
-_ = sv.plots.scores_over_seeds(scores, "d2", models).set_xlabel("D², test cells")
+predictors = [name for name in rows if not name.startswith("ceiling")]
+_ = sv.plots.scores_over_seeds(scores, "d2", predictors).set_xlabel("D², test cells")
 
-# %%
+# %% tags=["hide-input"]
 ridge = "RidgeBinomial"
 sv.profiles.finding(
     f"over {len(seeds)} seeds, D² of SplicedVAE is {scores.loc[coupled, 'd2'].mean():.4f}, of the ridge "
@@ -265,6 +264,29 @@ sv.profiles.finding(
 )
 
 # %% [markdown]
+# ### Does it know what it does not know?
+#
+# A prediction can rank cells well and still overstate the differences between them. Two checks. The
+# *slope* asks by how much the data move when the prediction moves away from the gene mean: 1 is
+# {term}`calibrated <calibration>`, above 1 is timid, below 1 is overconfident. The {term}`PIT` asks
+# how often a count falls into the middle 90 % of what was predicted for it, with the genes'
+# {term}`overdispersion` as fitted on the training cells; 0.9 is right.
+
+# %%
+calibration = {
+    "calibration_slope": "slope",
+    "pit_n_1": "PIT, n = 1",
+    "pit_n_2_to_4": "PIT, n = 2–4",
+    "pit_n_5_up": "PIT, n ≥ 5",
+}
+scores.loc[predictors, list(calibration)].groupby("model", sort=False).mean().rename(
+    columns=calibration
+).round(3)
+
+# %% [markdown]
+# The gene mean never moves, so it has no slope. Its PIT is right all the same: pooled calibration
+# comes for free, which is why we ask for it within genes.
+#
 # ## Is it multitask learning?
 #
 # Whatever SplicedVAE gets in that table, its detached twin, which is scVI and a regression on its
@@ -275,7 +297,7 @@ sv.profiles.finding(
 sharing = {s: with_interval(coupled, detached, s, 4) for s in ("d2", "within_gene_r", *separation)}
 pd.Series(sharing, name="coupled − detached").to_frame()
 
-# %%
+# %% tags=["hide-input"]
 _, low, high = sv.experiment.difference(scores, coupled, detached, "d2")
 _, elbo_low, elbo_high = sv.experiment.difference(scores, coupled, detached, "elbo")
 ratio_verdict = "helps" if low > 0 else "hurts" if high < 0 else "makes no difference that shows in"
