@@ -59,6 +59,27 @@ def checked_counts(
     return counts
 
 
+def unique_genes(adata: AnnData) -> None:
+    """Refuse cells in which two genes have the same name.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes.
+
+    Raises
+    ------
+    ValueError
+        Gene names repeat.
+    """
+    if not adata.var_names.is_unique:
+        repeated = adata.var_names[adata.var_names.duplicated()].unique()
+        raise ValueError(
+            f"{len(repeated)} gene names repeat ({', '.join(repeated[:5])}…); call "
+            "adata.var_names_make_unique() or merge them."
+        )
+
+
 def total_counts(
     adata: AnnData, spliced_layer: str = "spliced", unspliced_layer: str = "unspliced"
 ) -> sparse.csr_matrix:
@@ -82,12 +103,7 @@ def total_counts(
     ValueError
         Gene names repeat, or a layer holds something that is not counts.
     """
-    if not adata.var_names.is_unique:
-        repeated = adata.var_names[adata.var_names.duplicated()].unique()
-        raise ValueError(
-            f"{len(repeated)} gene names repeat ({', '.join(repeated[:5])}…); call "
-            "adata.var_names_make_unique() or merge them."
-        )
+    unique_genes(adata)
     for layer in (spliced_layer, unspliced_layer):
         if layer not in adata.layers:
             raise KeyError(

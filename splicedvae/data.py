@@ -127,10 +127,12 @@ def _read(path: Path, source: str) -> AnnData:
     if "clusters" not in adata.obs:
         raise KeyError(f"{path} has no cell types in obs['clusters'].")
     adata.obs["clusters"] = adata.obs["clusters"].astype("category")
+    told = dict(adata.uns.get("provenance", {}))  # simulated cells stay simulated when saved
+    pancreas_cells = "mouse pancreas E15.5 (Bastidas-Ponce et al. 2019)"
     adata.uns["provenance"] = {
         "source": source,
-        "simulated": False,
-        "name": "mouse pancreas E15.5 (Bastidas-Ponce et al. 2019)",
+        "simulated": bool(told.get("simulated", False)),
+        "name": told.get("name", pancreas_cells if adata.n_obs == 3696 else path.name),
         "file": path.name,
         "n_obs": adata.n_obs,
         "n_vars": adata.n_vars,
@@ -243,7 +245,7 @@ def prepare(
     adata
         Cells × genes, with layers ``spliced`` and ``unspliced``.
     min_shared_counts
-        The filter's threshold.
+        The filter's threshold; a gene without any shared count never stays.
     n_top_genes
         Keep only this many highly variable genes of those.
     fit_on

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import joblib
@@ -60,6 +61,7 @@ class Fit:
 FITS = {
     "SplicedVAE": Fit({}),
     "SplicedVAE, detached head": Fit({"detach_head": True}),
+    "SplicedVAE, without own total": Fit({"own_total": False}),
     "SplicedVAE, paper's setting": Fit(PAPER),
     "scVI": Fit(None),
     "scVI, latent 50": Fit(None, n_latent=50),
@@ -87,8 +89,9 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, checkpoint: Path
 
     Returns
     -------
-    JSON-ready: ``rows``, a report per model name; for a neural fit also ``history``, the ``elbo``
-    and ``reconstruction`` of the test cells, the ``latent`` of all cells and ``seconds``.
+    JSON-ready: ``name``, ``seed``, ``seconds``, and ``rows``, a report per model name; for a
+    neural fit also its ``history``, the ``reconstruction`` of the test cells per gene and the
+    ``latent`` of all cells.
     """
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // _n_jobs()))
     quiet()
@@ -155,10 +158,11 @@ def _baseline_rows(adata, train, val, test, seed: int) -> dict[str, dict]:
 
 def _neural_job(adata, train, val, test, fit: Fit, name, profile, seed, checkpoint) -> dict:
     if fit.subset:
-        genes = np.random.default_rng(seed).permutation(adata.n_vars)
-        adata = adata[:, np.sort(genes[: round(SUBSET * adata.n_vars)])].copy()
-        # a thinned cell may have nothing left in the subset, and scVI takes the log of its total
-        adata.layers["total"][np.flatnonzero(adata.layers["total"].sum(1) == 0), 0] = 1
+        order = np.random.default_rng(seed).permutation(adata.n_vars)
+        kept = round(SUBSET * adata.n_vars)
+        while (adata.layers["total"][:, order[:kept]].sum(axis=1) == 0).any():
+            kept += 1  # no cell may be left without counts
+        adata = adata[:, np.sort(order[:kept])].copy()
     epochs = PROFILES[profile].max_epochs
     if fit.splicing is None:
         scvi.model.SCVI.setup_anndata(adata, layer="total")
@@ -211,11 +215,11 @@ def _reconstruction_per_gene(model: scvi.model.SCVI, cells: np.ndarray) -> dict[
 
 def _n_jobs() -> int:
     # a GPU is shared badly; on CPUs these small networks gain nothing from a second thread
-    return 1 if torch.cuda.is_available() else (os.cpu_count() or 1)
+    return 1 if torch.cuda.is_available() else min(joblib.cpu_count(), 4)
 
 
 def fingerprint(adata: AnnData, profile: str) -> str:
-    """Hash of all that a fit depends on: counts, settings, and the package's source.
+    """Hash of what a fit depends on: cells, settings, the package's source, main libraries.
 
     Parameters
     ----------
@@ -231,10 +235,15 @@ def fingerprint(adata: AnnData, profile: str) -> str:
     settings = asdict(PROFILES[profile])
     settings.pop("seeds")  # a profile with more seeds shares the fits of one with fewer
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    for layer in ("spliced", "unspliced"):
-        digest.update(str(joblib.hash(adata.layers[layer])).encode())
+    parts = [adata.layers[layer] for layer in ("spliced", "unspliced")]
+    parts += [list(adata.var_names), list(adata.obs["clusters"].astype(str))]
+    parts += [version(package) for package in ("torch", "scvi-tools", "scanpy", "scikit-learn")]
+    digest.update("".join(map(joblib.hash, parts)).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
-        if source.stem not in ("plots", "profiles", "simulate"):  # their outcome is hashed above
+        if source.stem not in (
+            "plots",
+            "simulate",
+        ):  # the one draws fits, the other's cells are hashed
             digest.update(source.read_bytes())
     return digest.hexdigest()[:16]
 

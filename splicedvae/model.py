@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from inspect import signature
 from pickle import UnpicklingError
 from typing import Literal
 
@@ -27,7 +28,7 @@ from .counts import input_layer, same_genes
 from .head import one_of
 from .module import SPLICED, UNSPLICED, SplicedVAEModule
 from .prediction import SplicingMixin
-from .training import OPTIMIZERS, RatioHistory, starting_values
+from .training import OPTIMIZERS, RatioHistory, categories, checked_split, starting_values
 
 
 class SplicedVAE(SplicingMixin, SCVI):
@@ -38,7 +39,7 @@ class SplicedVAE(SplicingMixin, SCVI):
     adata
         Set up by :meth:`setup_anndata`.
     registry
-        In place of `adata`, for a model trained from a datamodule.
+        As in :class:`scvi.model.SCVI`.
     n_hidden, n_latent, n_layers, dropout_rate, dispersion, gene_likelihood
         As in :class:`scvi.model.SCVI`, with the negative binomial as default.
     use_observed_lib_size, latent_distribution
@@ -52,10 +53,12 @@ class SplicedVAE(SplicingMixin, SCVI):
 
     Examples
     --------
-    >>> adata = sv.data.prepare(sv.data.pancreas())
+    >>> adata = sv.data.pancreas()
+    >>> train, val, test = sv.data.split(adata)
+    >>> adata = sv.data.prepare(adata, fit_on=train)
     >>> sv.SplicedVAE.setup_anndata(adata)
     >>> model = sv.SplicedVAE(adata)
-    >>> model.train(split=sv.data.split(adata)[:2])
+    >>> model.train(split=(train, val))
     >>> model.impute_layers(adata)
     """
 
@@ -206,26 +209,22 @@ class SplicedVAE(SplicingMixin, SCVI):
         batch_size
             Cells in a minibatch.
         plan_kwargs, datasplitter_kwargs, **kwargs
-            As in :meth:`scvi.model.SCVI.train`; the KL term is warmed up over the first third of
-            the epochs unless `plan_kwargs` says otherwise.
+            As in :meth:`scvi.model.SCVI.train`, but for the optimizer and the split; the KL term
+            is warmed up over the first third of the epochs unless `plan_kwargs` says otherwise.
 
         Raises
         ------
         ValueError
-            A part of the split is empty or overlaps the other, the optimizer is unknown, or the
+            The split is not two parts of distinct positions, the optimizer is unknown, or the
             training cells have no spliced and unspliced counts.
         """
         if self.adata is not None:
             if split is None:
                 cells = np.random.default_rng(settings.seed).permutation(self.adata.n_obs)
                 split = np.split(cells, [round(train_size * len(cells))])
-            train, val = (np.asarray(part, dtype=int) for part in split)
-            for name, part in (("train", train), ("val", val)):
-                if len(part) == 0:
-                    raise ValueError(f"The {name} part of the split is empty.")
-            if shared := len(np.intersect1d(train, val)):
-                raise ValueError(f"{shared} cells are both in train and in val.")
-            rest = np.setdiff1d(np.arange(self.adata.n_obs), np.concatenate([train, val]))
+            if "external_indexing" in (datasplitter_kwargs or {}):
+                raise ValueError("Pass split=(train, val) instead of external_indexing.")
+            train, val, rest = checked_split(split, self.adata.n_obs)
             datasplitter_kwargs = {
                 **(datasplitter_kwargs or {}),
                 "external_indexing": [train, val, rest],
@@ -239,11 +238,16 @@ class SplicedVAE(SplicingMixin, SCVI):
         one_of("optimizer", optimizer, tuple(OPTIMIZERS))
         # scVI warms the KL term up over 400 epochs, more than there are here: it would stay below 1
         warmup = {"n_epochs_kl_warmup": max(1, max_epochs // 3)}
-        plan_kwargs = {"weight_decay": 1e-6, **warmup, **(plan_kwargs or {})}
-        creator = partial(
-            OPTIMIZERS[optimizer], lr=lr, eps=0.01, weight_decay=plan_kwargs.pop("weight_decay")
-        )  # scVI's eps; the head does no better with a smaller one
-        plan_kwargs = {"optimizer": "Custom", "optimizer_creator": creator, **plan_kwargs}
+        plan_kwargs = {"lr": lr, "eps": 0.01, "weight_decay": 1e-6, **warmup, **(plan_kwargs or {})}
+        if "optimizer" in plan_kwargs:
+            raise ValueError("Name the optimizer with optimizer=, not in plan_kwargs.")
+        # scVI's eps; the head does no better with a smaller one
+        settings_ = {key: plan_kwargs.pop(key) for key in ("lr", "eps", "weight_decay")}
+        plan_kwargs |= {
+            "optimizer": "Custom",
+            "optimizer_creator": partial(OPTIMIZERS[optimizer], **settings_),
+        }
+        self.module.train()  # after `load` it is in eval mode, which Lightning would keep
         kwargs.setdefault("check_val_every_n_epoch", 1)
         kwargs["callbacks"] = [*kwargs.get("callbacks", ()), RatioHistory()]
         super().train(
@@ -286,7 +290,7 @@ class SplicedVAE(SplicingMixin, SCVI):
                 f"The model in {dir_path} can't be read ({type(error).__name__}: {error}). It is "
                 "damaged or only half there."
             ) from error
-        if adata is not None:
+        if isinstance(adata, AnnData):  # scvi-tools also takes False: a model of a datamodule
             same_genes(adata, pd.Index(genes), f"the model in {dir_path}")
         return super().load(dir_path, adata, **kwargs)
 
@@ -310,19 +314,28 @@ class SplicedVAE(SplicingMixin, SCVI):
         Raises
         ------
         ValueError
-            The model is not an SCVI, its genes are others, or an argument contradicts it.
+            The model is not an SCVI, its genes or categories are others, it has a setting that
+            SplicedVAE lacks, or an argument contradicts it.
+        RuntimeError
+            It is not trained.
         """
         if not isinstance(scvi_model, SCVI) or isinstance(scvi_model, SplicedVAE):
             raise ValueError(f"{type(scvi_model).__name__} is not a plain scvi.model.SCVI.")
-        scvi_model._check_if_trained()
+        scvi_model._check_if_trained(warn=False)
         same_genes(adata, pd.Index(scvi_model.get_var_names()), "the scVI model")
+        theirs = categories(scvi_model.registry)
+        ours = categories(cls._get_most_recent_anndata_manager(adata, required=True).registry)
+        if theirs != ours:
+            raise ValueError(f"The categories {ours} are not the scVI model's {theirs}.")
         saved = scvi_model.init_params_
         given = saved["non_kwargs"] | {k: v for d in saved["kwargs"].values() for k, v in d.items()}
         given.pop("registry", None)
+        if other := [k for k in given if k not in signature(cls.__init__).parameters]:
+            raise ValueError(f"SplicedVAE has no {', '.join(other)}, which the scVI model sets.")
         if clash := [k for k, v in kwargs.items() if k in given and given[k] != v]:
             raise ValueError(f"{', '.join(clash)} are fixed by the scVI model; leave them out.")
         model = cls(adata, **{**given, **kwargs})
-        missing, _ = model.module.load_state_dict(scvi_model.module.state_dict(), strict=False)
-        assert all(k.startswith(("head.", "log_concentration")) for k in missing)
+        # what is missing is the head, and stays as it was initialised
+        model.module.load_state_dict(scvi_model.module.state_dict(), strict=False)
         model.module.eval()
         return model

@@ -179,6 +179,9 @@ class SplicedVAEModule(VAE):
         """
         elbo = super().loss(tensors, inference_outputs, generative_outputs, kl_weight=kl_weight)
         spliced, unspliced = tensors[SPLICED], tensors[UNSPLICED]  # (B, G)
+        # a cell in which one form was never seen has no such layer: its ratios are not known
+        known = (spliced.sum(-1, keepdim=True) > 0) & (unspliced.sum(-1, keepdim=True) > 0)
+        spliced, unspliced = spliced * known, unspliced * known
         z = (
             self.z_encoder.z_transformation(inference_outputs["qz"].loc)
             if self.head_latent == "mean"
@@ -223,7 +226,8 @@ class SplicedVAEModule(VAE):
         device
             Where the sums are kept.
         """
-        self.moments = torch.zeros(2, 8, device=device)
+        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
+        self.moments = torch.zeros(2, 8, device=device, dtype=dtype)
 
     def pop_moments(
         self, training: bool, reduce: Callable[[torch.Tensor], torch.Tensor]

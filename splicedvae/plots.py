@@ -140,7 +140,7 @@ def ratio_by_cluster(ratio: pd.DataFrame, ax: Axes | None = None) -> Axes:
     -------
     The axes.
     """
-    names = [name for name in COLOURS if name in ratio]
+    names = [name for name in COLOURS if name in ratio and ratio[name].notna().any()]
     ax = _panel(ax, ylabel="pooled ratio of a gene")
     values = [ratio[name].dropna() for name in names]
     violins = ax.violinplot(values, showextrema=False, widths=0.85)
@@ -279,7 +279,6 @@ def scores_over_seeds(
     scores: pd.DataFrame,
     score: str,
     models: Sequence[str],
-    ceiling: float | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw one score of several models, a dot per seed and a bar at their mean.
@@ -292,8 +291,6 @@ def scores_over_seeds(
         The column.
     models
         From top to bottom; names that start with "SplicedVAE" are drawn in another colour.
-    ceiling
-        Drawn as a line if it is in sight.
     ax
         Where to draw.
 
@@ -308,9 +305,6 @@ def scores_over_seeds(
         ax.plot(values, np.full(len(values), row), "o", color=colour, alpha=0.6, ms=6, mew=0)
         ax.plot([values.mean()] * 2, [row - 0.3, row + 0.3], color=colour, lw=2.5)
     ax.axvline(0, color=INK, lw=0.8)
-    if ceiling is not None:
-        ax.axvline(ceiling, color=INK, lw=1, ls="--")
-        ax.text(ceiling, -0.7, "ceiling ", ha="right", va="center", size=9)
     ax.set_yticks(range(len(models)), models)
     ax.invert_yaxis()
     return ax

@@ -17,7 +17,7 @@ from scvi.model.base import BaseModelClass
 from scvi.model.base._archesmixin import _get_loaded_data, _pad_and_sort_query_anndata
 from tqdm.auto import tqdm
 
-from .counts import INPUTS, checked_counts, total_counts
+from .counts import INPUTS, checked_counts, same_genes, total_counts, unique_genes
 from .head import one_of
 
 
@@ -34,6 +34,12 @@ class SplicingMixin:
         """The genes the model knows, in its order."""
         fields = self.registry_["field_registries"]
         return pd.Index(fields[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
+
+    def _validate_anndata(self, adata: AnnData | None = None, *args, **kwargs) -> AnnData:
+        # scvi-tools only counts the genes of new cells
+        if adata is not None:
+            same_genes(adata, self.genes, "the model")
+        return super()._validate_anndata(adata, *args, **kwargs)
 
     @torch.inference_mode()
     def get_splicing_ratio(
@@ -94,7 +100,8 @@ class SplicingMixin:
         KeyError
             A gene of `gene_list` is not among the model's.
         ValueError
-            Both `n_samples` and `n_samples_overall` are given, or one is below 1.
+            Both `n_samples` and `n_samples_overall` are given, or one is below 1; no cell is
+            named; an argument can't go with `dataloader`; or the genes are not the model's.
         """
         self._check_if_trained(warn=False)
         if n_samples is not None and n_samples_overall is not None:
@@ -103,7 +110,9 @@ class SplicingMixin:
             raise ValueError("n_samples must be 1 or more.")
         if dataloader is None:
             adata = self._validate_anndata(adata)
-            indices = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
+            indices = np.arange(adata.n_obs)[slice(None) if indices is None else indices]
+            if len(indices) == 0:
+                raise ValueError("indices names no cell.")
             if n_samples_overall is not None:
                 n_samples = n_samples_overall // len(indices) + 1
             dataloader = self._make_data_loader(
@@ -112,7 +121,11 @@ class SplicingMixin:
             manager = self.get_anndata_manager(adata, required=True)
             batches = _get_batch_code_from_category(manager, transform_batch)
         else:
-            adata, batches = None, [transform_batch]
+            given = {"adata": adata, "indices": indices, "transform_batch": transform_batch}
+            given["n_samples_overall"] = n_samples_overall
+            if extra := [name for name, value in given.items() if value is not None]:
+                raise ValueError(f"{', '.join(extra)} can't go with a dataloader.")
+            batches = [None]
         names = self.genes
         genes = np.arange(len(names)) if gene_list is None else names.get_indexer(list(gene_list))
         if (genes < 0).any():
@@ -156,7 +169,9 @@ class SplicingMixin:
         key_added: str = "splicedvae",
         floor: float = 0.05,
         overwrite: bool = False,
-        **kwargs,
+        transform_batch: list[str | int] | str | int | None = None,
+        n_samples: int | None = None,
+        batch_size: int | None = None,
     ) -> None:
         """Write the spliced and unspliced counts that the predicted ratios imply.
 
@@ -174,14 +189,17 @@ class SplicingMixin:
             Smallest ratio that may divide, with ``input="spliced"``.
         overwrite
             Replace layers of that name.
-        **kwargs
-            For :meth:`get_splicing_ratio`.
+        transform_batch, n_samples, batch_size
+            As in :meth:`get_splicing_ratio`.
 
         Raises
         ------
         ValueError
-            A layer of that name exists and `overwrite` is False.
+            A layer of that name exists and `overwrite` is False, or `floor` is not between 0
+            and 1.
         """
+        if not 0 < floor < 1:
+            raise ValueError(f"floor={floor} must lie between 0 and 1.")
         adata = self._validate_anndata(adata)
         names = f"spliced_{key_added}", f"unspliced_{key_added}"
         taken = [name for name in names if name in adata.layers]
@@ -189,7 +207,13 @@ class SplicingMixin:
             raise ValueError(
                 f"layers {', '.join(taken)} exist; choose another key_added or overwrite=True."
             )
-        ratio = self.get_splicing_ratio(adata, return_numpy=True, **kwargs)  # (cells, genes)
+        ratio = self.get_splicing_ratio(
+            adata,
+            transform_batch=transform_batch,
+            n_samples=n_samples,
+            batch_size=batch_size,
+            return_numpy=True,
+        )  # (cells, genes)
         manager = self.get_anndata_manager(adata, required=True)
         counts = sparse.csr_matrix(manager.get_from_registry(REGISTRY_KEYS.X_KEY), dtype="float32")
         if self.input == "total":
@@ -212,7 +236,8 @@ class SplicingMixin:
         """Make cells, with or without spliced and unspliced counts, ready for the model.
 
         Genes are put in the model's order, missing ones filled with zeros, extra ones dropped.
-        Missing spliced and unspliced layers become zeros, which the model reads as "not counted".
+        Missing spliced and unspliced layers become zeros; a cell without any count in one of them
+        teaches the head nothing.
 
         Parameters
         ----------
@@ -240,7 +265,8 @@ class SplicingMixin:
         KeyError
             There is no such layer.
         ValueError
-            Counts are not counts, or the cells share no gene with the model.
+            Counts are not counts, gene names repeat, a cell or all cells share no counted gene
+            with the model, or a layer would be overwritten.
         """
         attributes, genes, _, _ = _get_loaded_data(reference_model, device="cpu")
         genes = pd.Index(genes)
@@ -259,26 +285,52 @@ class SplicingMixin:
         elif layer not in query.layers:
             raise KeyError(f"There is no layer {layer!r}; there are {sorted(query.layers)}.")
         counts = query.X if layer is None else query.layers[layer]
-        counts = checked_counts(
-            "X" if layer is None else f"layer {layer!r}", counts, query.var_names
-        )
-        if not query.var_names.isin(genes).any():
+        where = "X" if layer is None else f"layer {layer!r}"
+        if counts is None:
+            raise ValueError("There is no X; name the layer with the counts with layer=.")
+        unique_genes(query)
+        counts = checked_counts(where, counts, query.var_names)
+        known = query.var_names.isin(genes)
+        if not known.any():
             raise ValueError(
                 f"None of the {query.n_vars} genes ({', '.join(query.var_names[:3])}…) is among "
                 f"the model's ({', '.join(genes[:3])}…); use the same kind of gene name."
             )
-        if input is None and spliced in query.layers and args["input"] == "total":
-            same = sparse.csr_matrix(counts) != sparse.csr_matrix(query.layers[spliced])
-            input = "spliced" if same.nnz == 0 and query.layers[spliced].sum() > 0 else "total"
-        if input is not None and one_of("input", input, INPUTS) != args["input"]:
+        empty = query.obs_names[np.asarray(counts[:, known].sum(axis=1)).ravel() == 0]
+        if len(empty):
+            raise ValueError(
+                f"{len(empty)} cells have no counts in the {known.sum()} genes they share with "
+                f"the model ({', '.join(empty[:5])}…); remove them."
+            )
+        kind = input or _kind(counts, query, spliced, unspliced)
+        if kind is not None and one_of("input", kind, INPUTS) != args["input"]:
             warnings.warn(
-                f"The model was trained on {args['input']} counts and these are {input} counts: "
-                f"its ratios will be biased. Train a model with input={input!r} for such cells.",
+                f"The model was trained on {args['input']} counts and these are {kind} counts: "
+                f"its ratios will be biased. Train a model with input={kind!r} for such cells.",
                 stacklevel=2,
             )
-        query.layers[args["layer"]] = sparse.csr_matrix(counts, dtype=np.float32)
+        target = args["layer"]
+        if target in query.layers and abs(sparse.csr_array(query.layers[target]) - counts).max():
+            raise ValueError(
+                f"The model reads layer {target!r}, but these cells have another layer of that "
+                f"name than {where}; rename it."
+            )
+        query.layers[target] = sparse.csr_matrix(counts, dtype=np.float32)
         for name in (spliced, unspliced):
             if name not in query.layers:
                 query.layers[name] = sparse.csr_matrix(query.shape, dtype=np.float32)
         padded = _pad_and_sort_query_anndata(query, genes, inplace=inplace)
         return query if padded is None else padded
+
+
+def _kind(counts: sparse.csr_array, cells: AnnData, spliced: str, unspliced: str) -> str | None:
+    """Whether counts are the cells' total or their spliced counts, where their layers tell."""
+    s, u = (
+        sparse.csr_array(cells.layers[name]) if name in cells.layers else None
+        for name in (spliced, unspliced)
+    )
+    if s is not None and s.sum() > 0 and abs(counts - s).max() == 0:
+        return "spliced"
+    if s is not None and u is not None and u.sum() > 0 and abs(counts - s - u).max() == 0:
+        return "total"
+    return None

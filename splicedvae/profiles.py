@@ -40,8 +40,8 @@ class Profile:
 
 PROFILES = {
     "smoke": Profile(700, 300, 6, (0,)),
-    "standard": Profile(None, None, 150, (0, 1, 2)),
-    "full": Profile(None, None, 150, (0, 1, 2, 3, 4)),
+    "standard": Profile(None, 2000, 150, (0, 1, 2)),
+    "full": Profile(None, 2000, 150, (0, 1, 2, 3, 4)),
 }
 
 

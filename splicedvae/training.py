@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -9,9 +10,65 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from scipy import sparse
+from scvi import REGISTRY_KEYS
 from torch import optim
 
 OPTIMIZERS = {"Adam": optim.Adam, "AdamW": optim.AdamW, "RMSprop": optim.RMSprop}
+
+
+def categories(registry: dict) -> dict[str, list]:
+    """Categories of the batch and of each categorical covariate, in the order of their codes.
+
+    Parameters
+    ----------
+    registry
+        Of a model or of an AnnData manager.
+
+    Returns
+    -------
+    Lists of categories by covariate.
+    """
+    fields = registry["field_registries"]
+    batch = fields[REGISTRY_KEYS.BATCH_KEY]["state_registry"]["categorical_mapping"]
+    covariates = fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("state_registry", {})
+    mappings = {"batch": batch, **covariates.get("mappings", {})}
+    return {name: list(values) for name, values in mappings.items()}
+
+
+def checked_split(
+    split: Sequence[Sequence[int]], n_obs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Train and val positions, and the rest.
+
+    Parameters
+    ----------
+    split
+        Train and val positions.
+    n_obs
+        Number of cells.
+
+    Returns
+    -------
+    Positions of train, val and all other cells.
+
+    Raises
+    ------
+    ValueError
+        These are not two non-empty parts of distinct integers below `n_obs`.
+    """
+    if len(split) != 2:
+        raise ValueError(f"split has {len(split)} parts; give two, train and val.")
+    parts = [np.asarray(part) for part in split]
+    for name, part in zip(("train", "val"), parts, strict=True):
+        if len(part) == 0:
+            raise ValueError(f"The {name} part of the split is empty.")
+        if not np.issubdtype(part.dtype, np.integer) or part.min() < 0 or part.max() >= n_obs:
+            raise ValueError(f"The {name} part must hold positions from 0 to {n_obs - 1}.")
+        if len(np.unique(part)) < len(part):
+            raise ValueError(f"The {name} part names a cell twice.")
+    if shared := len(np.intersect1d(*parts)):
+        raise ValueError(f"{shared} cells are both in train and in val.")
+    return *parts, np.setdiff1d(np.arange(n_obs), np.concatenate(parts))
 
 
 def starting_values(

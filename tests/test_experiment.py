@@ -69,6 +69,9 @@ def test_fingerprint_follows_counts_and_settings(tiny, monkeypatch):
     changed.layers["spliced"] = changed.layers["spliced"].copy()
     changed.layers["spliced"].data[0] += 1
     assert experiment.fingerprint(changed, "tiny") != first
+    moved = tiny.copy()
+    moved.obs["clusters"] = np.roll(moved.obs["clusters"].astype(str), 1)
+    assert experiment.fingerprint(moved, "tiny") != first
     monkeypatch.setitem(profiles.PROFILES, "tiny", profiles.Profile(None, 40, 3, (0,)))
     assert experiment.fingerprint(tiny, "tiny") != first
     # more seeds share what fewer have fitted

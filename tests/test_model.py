@@ -213,6 +213,36 @@ def test_splits_that_cannot_be(cells, parts):
         model.train(split=(parts[0], parts[0][:3]), **FAST)
     with pytest.raises(ValueError, match="optimizer='SGD'"):
         model.train(split=parts[:2], optimizer="SGD", **FAST)
+    with pytest.raises(ValueError, match="3 parts"):
+        model.train(split=parts, **FAST)
+    with pytest.raises(ValueError, match=f"train part must hold positions from 0 to {N - 1}"):
+        model.train(split=(parts[0] + N, parts[1]), **FAST)
+    with pytest.raises(ValueError, match="val part must hold positions"):
+        model.train(split=(parts[0], np.ones(N, dtype=bool)), **FAST)
+    with pytest.raises(ValueError, match="twice"):
+        model.train(split=(np.repeat(parts[0], 2), parts[1]), **FAST)
+    with pytest.raises(ValueError, match="instead of external_indexing"):
+        model.train(datasplitter_kwargs={"external_indexing": list(parts)}, **FAST)
+    with pytest.raises(ValueError, match="optimizer="):
+        model.train(split=parts[:2], plan_kwargs={"optimizer": "AdamW"}, **FAST)
+
+
+def test_plan_kwargs_reach_the_optimizer(cells, parts):
+    sv.SplicedVAE.setup_anndata(cells)
+    model = sv.SplicedVAE(cells)
+    given = {"lr": 5e-3, "eps": 1e-8, "weight_decay": 0.1}
+    model.train(split=parts[:2], plan_kwargs=given, **FAST)
+    group = model.trainer.optimizers[0].param_groups[0]
+    assert {key: group[key] for key in given} == given
+
+
+def test_training_goes_on_after_training(cells, parts):
+    model = trained(cells, parts)
+    before = model.module.head.output.bias.clone()
+    model.train(split=parts[:2], **FAST)
+    history = model.history["ratio_loss_train"].astype(float)
+    assert (history > 0).all(axis=None) and model.module.training is False
+    assert not torch.equal(before, model.module.head.output.bias)  # and was not set back
 
 
 def test_nothing_to_learn_from(cells, parts):
@@ -257,9 +287,26 @@ def test_arguments_that_contradict(model):
         model.get_splicing_ratio(gene_list=["Nope"])
     with pytest.raises(ValueError, match="not both"):
         model.get_splicing_ratio(n_samples=2, n_samples_overall=3)
+    with pytest.raises(ValueError, match="no cell"):
+        model.get_splicing_ratio(indices=[])
+    with pytest.raises(ValueError, match="indices, n_samples_overall can't go with a dataloader"):
+        model.get_splicing_ratio(dataloader=iter([]), indices=[1], n_samples_overall=3)
     for kwargs in ({"n_samples": 0}, {"n_samples_overall": -1}):
         with pytest.raises(ValueError, match="1 or more"):
             model.get_splicing_ratio(**kwargs)
+
+
+def test_masks_are_indices_too(cells, model):
+    mask = np.arange(N) < 5
+    expected = model.get_splicing_ratio(indices=np.arange(5))
+    pd.testing.assert_frame_equal(model.get_splicing_ratio(indices=mask), expected)
+    assert model.get_splicing_ratio(indices=mask, n_samples_overall=12).shape == (12, G)
+
+
+def test_cells_with_genes_in_another_order_are_refused(cells, model):
+    for method in ("get_splicing_ratio", "get_latent_representation", "impute_layers"):
+        with pytest.raises(ValueError, match="in its order"):
+            getattr(model, method)(cells[:, ::-1].copy())
 
 
 def test_batches_and_covariates(cells, parts):
@@ -295,6 +342,8 @@ def test_imputed_layers_sum_to_the_total(cells, model):
     with pytest.raises(ValueError, match="spliced_mine"):
         model.impute_layers(adata, key_added="mine")
     model.impute_layers(adata, key_added="mine", overwrite=True)
+    with pytest.raises(ValueError, match="floor=2"):
+        model.impute_layers(adata, key_added="other", floor=2.0)
 
 
 def test_spliced_input(cells, parts):
@@ -357,6 +406,35 @@ def test_query_of_the_other_kind_warns(cells, model):
         sv.SplicedVAE.prepare_query_anndata(like_scvelo, model)
 
 
+def test_totals_for_a_spliced_model_warn_and_spliced_only_cells_teach_nothing(cells, parts):
+    model = trained(cells.copy(), parts, setup={"input": "spliced"})
+    with (
+        pytest.warns(UserWarning, match="trained on spliced counts and these are total"),
+        pytest.raises(ValueError, match=r"layer 'spliced'.*rename"),
+    ):
+        sv.SplicedVAE.prepare_query_anndata(cells, model, layer="total", inplace=True)
+    only = anndata.AnnData(cells.layers["spliced"].copy(), obs=cells.obs, var=cells.var[[]])
+    query = sv.SplicedVAE.prepare_query_anndata(only, model)
+    surgery = sv.SplicedVAE.load_query_data(query, model, unfrozen=True)
+    surgery.train(split=parts[:2], plan_kwargs={"weight_decay": 0.0}, **FAST)
+    assert (surgery.history["ratio_loss_train"].astype(float) == 0).all(axis=None)
+
+
+def test_surgery_with_a_new_batch_keeps_the_known_one(cells, parts):
+    model = trained(cells, parts, setup={"batch_key": "donor"})
+    query = cells.copy()
+    query.obs["donor"] = np.where(np.arange(N) < N // 2, "a", "new")
+    surgery = sv.SplicedVAE.load_query_data(query, model)
+    surgery.is_trained = True
+    assert surgery.module.head.n_cats == (3,)
+    is_a = (cells.obs["donor"] == "a").to_numpy() & (np.arange(N) < N // 2)
+    np.testing.assert_allclose(
+        surgery.get_splicing_ratio(return_numpy=True)[is_a],
+        model.get_splicing_ratio(return_numpy=True)[is_a],
+        rtol=1e-5,
+    )
+
+
 def test_queries_that_cannot_be(cells, model):
     foreign = without_su(cells)
     foreign.var_names = [f"ENSMUSG{i:011d}" for i in range(cells.n_vars)]
@@ -366,6 +444,20 @@ def test_queries_that_cannot_be(cells, model):
     logged.X = logged.X.log1p()
     with pytest.raises(ValueError, match="X holds a fractional"):
         sv.SplicedVAE.prepare_query_anndata(logged, model)
+    repeated = without_su(cells)
+    repeated.var_names = [cells.var_names[1], *cells.var_names[1:]]
+    with pytest.raises(ValueError, match="gene names repeat"):
+        sv.SplicedVAE.prepare_query_anndata(repeated, model)
+    empty = without_su(cells).to_df()
+    empty.iloc[3] = 0
+    with pytest.raises(ValueError, match=rf"1 cells have no counts.*{cells.obs_names[3]}"):
+        sv.SplicedVAE.prepare_query_anndata(anndata.AnnData(empty), model)
+    with pytest.raises(ValueError, match="no X"):
+        sv.SplicedVAE.prepare_query_anndata(anndata.AnnData(obs=cells.obs, var=cells.var), model)
+    with pytest.raises(ValueError, match=r"layer 'total'.*rename"):
+        other = without_su(cells)
+        other.layers["total"], other.layers["raw"] = other.X * 2, other.X
+        sv.SplicedVAE.prepare_query_anndata(other, model, layer="raw")
     with pytest.raises(KeyError, match="raw"):
         sv.SplicedVAE.prepare_query_anndata(without_su(cells), model, layer="raw")
 
@@ -380,15 +472,20 @@ def test_from_scvi_model_keeps_every_weight(cells, parts):
     plain.train(**FAST)
     sv.SplicedVAE.setup_anndata(adata)
     model = sv.SplicedVAE.from_scvi_model(plain, adata, ratio_weight=0.5)
-    ours = model.module.state_dict()
+    ours = {key: value.clone() for key, value in model.module.state_dict().items()}
     for key, value in plain.module.state_dict().items():
         assert torch.equal(value, ours[key]), key
     model.is_trained = True
     np.testing.assert_array_equal(
         plain.get_latent_representation(adata), model.get_latent_representation()
     )
+    model.is_trained = False
     model.train(split=parts[:2], **FAST)
     assert model.module.ratio_weight == 0.5 and model.module.n_latent == 5
+    # it was in eval mode, and trained all the same: running means move, the history is of train
+    running = "z_encoder.encoder.fc_layers.Layer 0.1.running_mean"
+    assert not torch.equal(model.module.state_dict()[running], ours[running])
+    assert (model.history["ratio_loss_train"].astype(float) > 0).all(axis=None)
 
     with pytest.raises(ValueError, match="n_latent"):
         sv.SplicedVAE.from_scvi_model(plain, adata, n_latent=7)
@@ -398,6 +495,17 @@ def test_from_scvi_model_keeps_every_weight(cells, parts):
         sv.SplicedVAE.from_scvi_model(plain, other)
     with pytest.raises(ValueError, match="not a plain"):
         sv.SplicedVAE.from_scvi_model(model, adata)
+    sv.SplicedVAE.setup_anndata(adata, batch_key="donor")
+    with pytest.raises(ValueError, match=r"\['a', 'b'\].*scVI model's"):
+        sv.SplicedVAE.from_scvi_model(plain, adata)
+    sv.SplicedVAE.setup_anndata(adata)
+    scvi.model.SCVI.setup_anndata(adata, layer="total")
+    wide = scvi.model.SCVI(adata, encode_covariates=True)
+    with pytest.raises(RuntimeError, match="trained"):
+        sv.SplicedVAE.from_scvi_model(wide, adata)
+    wide.is_trained = True
+    with pytest.raises(ValueError, match="no encode_covariates"):
+        sv.SplicedVAE.from_scvi_model(wide, adata)
 
 
 def test_a_dead_gene_is_named_and_stays_finite(cells, parts, caplog):
