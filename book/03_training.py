@@ -374,7 +374,7 @@ sv.profiles.finding(
 #
 # Pooled correlations, the figures that are usually reported, hardly move during training: the gene
 # mean has them already. Beyond it there is a small, real signal, and a head with a likelihood summed
-# over genes, a penalty on its weights and a view of the gene's own count finds
-# more of it than an error averaged over entries, which barely leaves the gene mean. Whether sharing the encoder adds to that, and what it does to the
-# ELBO and to the clusters, is answered by the coupled and the detached row side by side, with the
-# intervals above: read them before you believe a curve.
+# over genes, a penalty on its weights and a view of the gene's own count finds more of it than an
+# error averaged over entries, which barely leaves the gene mean. Whether sharing the encoder adds to
+# that, and what it does to the ELBO and to the clusters, is answered by the coupled and the detached
+# row side by side, with the intervals above: read them before you believe a curve.
