@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 from bs4 import BeautifulSoup
 
@@ -111,6 +113,33 @@ def test_banner_and_status_page_say_what_a_chapter_was_made_from(smoke, name):
         chapter["device"],
         str(chapter["seconds"]),
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", book_build.chapters(), ids=CHAPTERS)
+def test_solutions_of_exercises_run(smoke, source, tmp_path):
+    """Each solution runs where it stands, on what the chapter has computed so far."""
+    notebook = book_build.read_chapter(source)
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        if cell.cell_type == "markdown":
+            for solution in re.findall(r"^:::\{solution\}(.*?)^:::$", cell.source, re.S | re.M):
+                for code in re.findall(r"```python\n(.*?)```", solution, re.S):
+                    cells.append(nbformat.v4.new_code_cell(code))
+    assert len(cells) > len(notebook.cells), "a chapter without a solution"
+    notebook.cells = cells
+    book_build.use_this_python(tmp_path)
+    given = {"profile": "smoke", "results": str(smoke / "results")}
+    known = book_build.declared_parameters(notebook)
+    papermill.execute_notebook(
+        notebook,
+        str(tmp_path / "solved.ipynb"),
+        {name: value for name, value in given.items() if name in known},
+        kernel_name="python3",
+        cwd=str(tmp_path),
+        progress_bar=False,
+    )
 
 
 @pytest.mark.slow
