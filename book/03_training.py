@@ -273,8 +273,8 @@ sv.profiles.finding(
     f"{with_interval(blind, ridge, 'd2', 4)}. The paper's setting finds a direction (within-gene r "
     f"{scores.loc[literal, 'within_gene_r'].mean():.3f}, where SplicedVAE has "
     f"{scores.loc[coupled, 'within_gene_r'].mean():.3f}) but hardly moves along it. The two ceilings "
-    f"of within-gene r at n ≥ 2, {bootstrap:.2f} and {thinning:.2f}, differ because the bootstrap "
-    "takes p to be beta-distributed within a gene and thinning does not.",
+    f"of within-gene r at n ≥ 2, {bootstrap:.2f} and {thinning:.2f}, differ: the first takes p to be "
+    "beta-distributed within a gene, the second does not.",
     profile,
 )
 
