@@ -20,7 +20,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ._entries import clipped, pooled_ratio
 from ._regression import linear_ratio, ridge_binomial
-from .counts import checked_counts
+from .counts import checked_counts, same_genes
 
 
 def _layer(adata: AnnData, name: str) -> sp.csr_array:
@@ -67,7 +67,7 @@ class _Baseline:
         if not train.n_obs or not val.n_obs:
             raise ValueError(f"{'val' if train.n_obs else 'train'} has no cells")
         self.var_names_ = train.var_names.copy()
-        self._check_genes(val)
+        same_genes(val, self.var_names_, "train")
         spliced, unspliced = _layer(train, "spliced"), _layer(train, "unspliced")
         held_out = _layer(val, "spliced").toarray(), _layer(val, "unspliced").toarray()
         self.mean_ = pooled_ratio(spliced, unspliced)
@@ -100,21 +100,12 @@ class _Baseline:
         """
         if not hasattr(self, "var_names_"):
             raise ValueError(f"{type(self).__name__} is not fitted; call fit(train, val) first")
-        self._check_genes(query)
+        same_genes(query, self.var_names_, "train")
         return clipped(self._ratio(query))
 
     def _shrunk(self, spliced: np.ndarray, total: np.ndarray, prior: float) -> np.ndarray:
         """Ratio of summed counts with ``prior`` further counts at the gene mean."""
         return (spliced + prior * self.mean_) / (total + prior)
-
-    def _check_genes(self, adata: AnnData) -> None:
-        if not adata.var_names.equals(self.var_names_):
-            missing = list(self.var_names_.difference(adata.var_names))
-            extra = list(adata.var_names.difference(self.var_names_))
-            raise ValueError(
-                f"genes differ from train in number or order: {len(missing)} missing "
-                f"{missing[:5]}, {len(extra)} unknown {extra[:5]}; give adata[:, train.var_names]"
-            )
 
 
 class GeneMean(_Baseline):

@@ -186,16 +186,16 @@ def input_layer(
 
 
 def same_genes(adata: AnnData, genes: pd.Index, owner: str) -> None:
-    """Refuse cells whose genes are not a model's, in the model's order.
+    """Refuse cells whose genes are not those that a model or baseline was fitted on, in order.
 
     Parameters
     ----------
     adata
         Cells × genes.
     genes
-        The model's genes.
+        The genes it was fitted on.
     owner
-        How to call the model in the message.
+        How to call it in the message.
 
     Raises
     ------
@@ -206,7 +206,8 @@ def same_genes(adata: AnnData, genes: pd.Index, owner: str) -> None:
         return
     missing, extra = genes.difference(adata.var_names), adata.var_names.difference(genes)
     raise ValueError(
-        f"These {adata.n_vars} genes are not the {len(genes)} genes of {owner}, in its order: "
-        f"{len(missing)} are missing ({', '.join(missing[:3])}…), {len(extra)} are unknown to it "
-        f"({', '.join(extra[:3])}…). SplicedVAE.prepare_query_anndata brings cells into its order."
+        f"These {adata.n_vars} genes are not the {len(genes)} genes of {owner}, in its order; they "
+        f"differ in name, number or order: {len(missing)} missing {list(missing[:5])}, "
+        f"{len(extra)} unknown {list(extra[:5])}. Select them by name, or let "
+        "SplicedVAE.prepare_query_anndata bring the cells into a model's order."
     )

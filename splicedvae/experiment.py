@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from . import baselines, metrics
 from .model import SplicedVAE
 from .profiles import PROFILES, prepared, quiet
+from .training import kl_warmup
 
 #: The paper's setting, read literally (sections 2.1 and 2.3).
 PAPER = {
@@ -171,7 +172,7 @@ def _neural_job(adata, train, val, test, fit: Fit, name, profile, seed, checkpoi
         model.train(
             epochs,
             datasplitter_kwargs={"external_indexing": [train, val, rest]},
-            plan_kwargs={"n_epochs_kl_warmup": max(1, epochs // 3)},
+            plan_kwargs=kl_warmup(epochs),
             check_val_every_n_epoch=1,
             enable_progress_bar=False,
         )

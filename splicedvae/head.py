@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from scvi.nn import FCLayers
 from torch import nn
 
+OWN_SCALE = 1e4  # own total: log(1 + OWN_SCALE * count / library), as scanpy log-normalises
 HEADS = ("linear", "mlp2", "mlp3", "bottleneck")
 ACTIVATIONS = ("sigmoid", "softmax")
 RATIO_LOSSES = ("binomial", "beta_binomial", "mse", "weighted_mse", "l1")

@@ -24,11 +24,11 @@ from scvi.data.fields import (
 from scvi.model import SCVI
 from scvi.model.base._save_load import _load_saved_files
 
+from . import training
 from .counts import input_layer, same_genes
 from .head import one_of
 from .module import SPLICED, UNSPLICED, SplicedVAEModule
 from .prediction import SplicingMixin
-from .training import OPTIMIZERS, RatioHistory, categories, checked_split, starting_values
 
 
 class SplicedVAE(SplicingMixin, SCVI):
@@ -224,7 +224,7 @@ class SplicedVAE(SplicingMixin, SCVI):
                 split = np.split(cells, [round(train_size * len(cells))])
             if "external_indexing" in (datasplitter_kwargs or {}):
                 raise ValueError("Pass split=(train, val) instead of external_indexing.")
-            train, val, rest = checked_split(split, self.adata.n_obs)
+            train, val, rest = training.checked_split(split, self.adata.n_obs)
             datasplitter_kwargs = {
                 **(datasplitter_kwargs or {}),
                 "external_indexing": [train, val, rest],
@@ -232,24 +232,25 @@ class SplicedVAE(SplicingMixin, SCVI):
             if not self.module.head.initialised:
                 get = self.adata_manager.get_from_registry
                 counts = (REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED)
-                values = starting_values(*(sparse.csr_matrix(get(k))[train] for k in counts))
+                values = training.starting_values(
+                    *(sparse.csr_matrix(get(k))[train] for k in counts)
+                )
                 self.module.head.initialise(*values)
 
-        one_of("optimizer", optimizer, tuple(OPTIMIZERS))
-        # scVI warms the KL term up over 400 epochs, more than there are here: it would stay below 1
-        warmup = {"n_epochs_kl_warmup": max(1, max_epochs // 3)}
-        plan_kwargs = {"lr": lr, "eps": 0.01, "weight_decay": 1e-6, **warmup, **(plan_kwargs or {})}
+        one_of("optimizer", optimizer, tuple(training.OPTIMIZERS))
+        defaults = {"lr": lr, "eps": 0.01, "weight_decay": 1e-6} | training.kl_warmup(max_epochs)
+        plan_kwargs = defaults | (plan_kwargs or {})
         if "optimizer" in plan_kwargs:
             raise ValueError("Name the optimizer with optimizer=, not in plan_kwargs.")
         # scVI's eps; the head does no better with a smaller one
         settings_ = {key: plan_kwargs.pop(key) for key in ("lr", "eps", "weight_decay")}
         plan_kwargs |= {
             "optimizer": "Custom",
-            "optimizer_creator": partial(OPTIMIZERS[optimizer], **settings_),
+            "optimizer_creator": partial(training.OPTIMIZERS[optimizer], **settings_),
         }
         self.module.train()  # after `load` it is in eval mode, which Lightning would keep
         kwargs.setdefault("check_val_every_n_epoch", 1)
-        kwargs["callbacks"] = [*kwargs.get("callbacks", ()), RatioHistory()]
+        kwargs["callbacks"] = [*kwargs.get("callbacks", ()), training.RatioHistory()]
         super().train(
             max_epochs,
             batch_size=batch_size,
@@ -323,8 +324,8 @@ class SplicedVAE(SplicingMixin, SCVI):
             raise ValueError(f"{type(scvi_model).__name__} is not a plain scvi.model.SCVI.")
         scvi_model._check_if_trained(warn=False)
         same_genes(adata, pd.Index(scvi_model.get_var_names()), "the scVI model")
-        theirs = categories(scvi_model.registry)
-        ours = categories(cls._get_most_recent_anndata_manager(adata, required=True).registry)
+        manager = cls._get_most_recent_anndata_manager(adata, required=True)
+        theirs, ours = (training.categories(of.registry) for of in (scvi_model, manager))
         if theirs != ours:
             raise ValueError(f"The categories {ours} are not the scVI model's {theirs}.")
         saved = scvi_model.init_params_

@@ -16,7 +16,7 @@ from scvi.module import VAE
 from scvi.module.base import LossOutput, auto_move_data
 from torch import nn
 
-from .head import RATIO_LOSSES, RatioHead, one_of, ratio_loss
+from .head import OWN_SCALE, RATIO_LOSSES, RatioHead, one_of, ratio_loss
 
 SPLICED, UNSPLICED = "spliced", "unspliced"  # registry keys of the two count layers
 REDUCTIONS = ("sum", "mean")
@@ -148,7 +148,7 @@ class SplicedVAEModule(VAE):
             batch_index = torch.full_like(batch_index, transform_batch)
         cats = tensors.get(REGISTRY_KEYS.CAT_COVS_KEY)
         cats = () if cats is None else torch.split(cats, 1, dim=1)
-        own = torch.log1p(1e4 * x / x.sum(-1, keepdim=True).clamp_min(1))  # (B, G)
+        own = torch.log1p(OWN_SCALE * x / x.sum(-1, keepdim=True).clamp_min(1))  # (B, G)
         return self.head(z, own, (*cats, batch_index), tensors.get(REGISTRY_KEYS.CONT_COVS_KEY))
 
     def loss(

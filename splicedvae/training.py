@@ -13,6 +13,8 @@ from scipy import sparse
 from scvi import REGISTRY_KEYS
 from torch import optim
 
+from .head import OWN_SCALE
+
 OPTIMIZERS = {"Adam": optim.Adam, "AdamW": optim.AdamW, "RMSprop": optim.RMSprop}
 
 
@@ -33,6 +35,23 @@ def categories(registry: dict) -> dict[str, list]:
     covariates = fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("state_registry", {})
     mappings = {"batch": batch, **covariates.get("mappings", {})}
     return {name: list(values) for name, values in mappings.items()}
+
+
+def kl_warmup(max_epochs: int) -> dict[str, int]:
+    """Warm the KL term up over the first third of the epochs, for every model that is compared.
+
+    scVI's own 400 epochs are more than there are here: the weight would never reach 1.
+
+    Parameters
+    ----------
+    max_epochs
+        Of the run.
+
+    Returns
+    -------
+    For ``plan_kwargs``.
+    """
+    return {"n_epochs_kl_warmup": max(1, max_epochs // 3)}
 
 
 def checked_split(
@@ -98,7 +117,7 @@ def starting_values(
             "unspliced layers, so there is nothing to learn ratios from."
         )
     overall = s.sum() / (s.sum() + u.sum())
-    own = sparse.csr_matrix(sparse.diags(1e4 / np.asarray(counts.sum(1)).ravel()) @ counts)
+    own = sparse.csr_matrix(sparse.diags(OWN_SCALE / np.asarray(counts.sum(1)).ravel()) @ counts)
     own.data = np.log1p(own.data)
     mean = np.asarray(own.mean(0)).ravel()
     variance = np.asarray(own.multiply(own).mean(0)).ravel() - mean**2
