@@ -6,7 +6,7 @@ VENV    ?= .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 STAMP   := $(VENV)/.installed
-EXTRAS  := book,search,test
+EXTRAS  := book,search,test,velocity
 
 .DEFAULT_GOAL := help
 .PHONY: help install book results notebooks test lint constraints clean

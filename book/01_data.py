@@ -20,11 +20,12 @@ import scanpy as sc
 from scipy.stats import binom
 
 import splicedvae as sv
+import splicedvae_book as lab  # what only the chapters need: profiles, shared fits
 
-sv.profiles.quiet()
+lab.profiles.quiet()
 sv.plots.use_style()
-adata = sv.profiles.load(profile)
-sv.profiles.banner(adata, profile)
+adata = lab.profiles.load(profile)
+lab.profiles.banner(adata, profile)
 
 # %% [markdown]
 # ## The life of a message
@@ -77,7 +78,7 @@ n = s + u
 r = np.divide(s, n, out=np.zeros_like(s), where=n > 0)  # the ratio; undefined where n = 0
 
 # %% tags=["hide-input"]
-sv.profiles.finding(
+lab.profiles.finding(
     f"{len(train)}, {len(val)} and {len(test)} cells; {adata.n_vars} genes stay. "
     f"{u.sum() / n.sum():.1%} of their counts are unspliced. {(n == 0).mean():.0%} of the entries "
     f"hold no molecule, so that they have no ratio; of the others, {(n[n > 0] == 1).mean():.0%} "
@@ -117,7 +118,7 @@ inside = ((low <= s[seen, gene]) & (s[seen, gene] <= high)).mean()
 expected = (binom.cdf(high, n[seen, gene], p) - binom.cdf(low - 1, n[seen, gene], p)).mean()
 
 # %% tags=["hide-input"]
-sv.profiles.finding(
+lab.profiles.finding(
     f"for *{adata.var_names[gene]}*, {inside:.1%} of the cells lie in the band, where "
     f"{expected:.1%} would if its ratio were the same in all of them. The gap between the two is "
     "what is left for biology to explain.",
@@ -178,7 +179,7 @@ m = gene_mean.predict(adata[test])[observed]
 sampling = np.mean(m * (1 - m) / n[test][observed]) / truth.var()
 
 # %% tags=["hide-input"]
-sv.profiles.finding(
+lab.profiles.finding(
     f"the gene alone explains {explained['gene']:.1%} of the variance, and knowing the cell type "
     f"as well makes it {explained['gene and cell type']:.1%}. Binomial sampling, with one ratio "
     f"per gene, takes {sampling:.1%}. Together, gene and sampling account for "
@@ -248,7 +249,7 @@ ax = sv.plots.error_bound(scores, (paper_r, paper_rmse))
 implied = paper_rmse / np.sqrt(1 - paper_r**2)
 
 # %% tags=["hide-input"]
-sv.profiles.finding(
+lab.profiles.finding(
     f"the paper's pair implies a target with a standard deviation of at most {implied:.3f}; these "
     f"four have {scores['sd'].min():.2f} to {scores['sd'].max():.2f}. The gene mean reaches "
     f"r = {scores['r'].min():.2f} to {scores['r'].max():.2f} on them, and an RMSE of "
@@ -329,7 +330,7 @@ ax.minorticks_off()
 
 # %% tags=["hide-input"]
 worst = (recovered.sub(recovered["the true p"], axis=0)).abs().to_numpy().max()
-sv.profiles.finding(
+lab.profiles.finding(
     f"the estimates miss the known ceiling by at most {worst:.3f}. With three molecules per entry "
     f"on average, the true ratio itself correlates with the observed one at only "
     f"{recovered.loc[3, 'the true p']:.2f} within a gene.",
@@ -351,7 +352,7 @@ limits = {"gene mean": report, "ceiling, bootstrap": ceiling, "ceiling, thinning
 pd.DataFrame(limits).loc[rows].map(lambda x: "–" if np.isnan(x) else f"{x:.3f}")
 
 # %% tags=["hide-input"]
-sv.profiles.finding(
+lab.profiles.finding(
     f"on the observed target, RMSE can fall from {report['rmse_observed']:.3f} to no less than "
     f"{ceiling['rmse_observed']:.3f}, and r can rise from {report['r_observed']:.2f} to "
     f"{ceiling['r_observed']:.2f}. A perfect model would have a D² of {ceiling['d2']:.2f} and a "
@@ -416,7 +417,7 @@ compared.round(3)
 # %% tags=["hide-input"]
 a, b = compared.iloc[:, 0], compared.iloc[:, 1]
 furthest = (np.log(a / b)).abs().idxmax()
-sv.profiles.finding(
+lab.profiles.finding(
     f"the two differ most in the {furthest}, {a[furthest]:.3f} against {b[furthest]:.3f}; "
     f"molecules per entry are {a.iloc[0]:.2f} against {b.iloc[0]:.2f}.",
     profile,

@@ -24,17 +24,18 @@ from IPython.display import Markdown
 from scvi.dataloaders import AnnDataLoader
 
 import splicedvae as sv
+import splicedvae_book as lab
 from splicedvae.head import RatioHead, ratio_loss
 from splicedvae.training import starting_values
 
-sv.profiles.quiet()
+lab.profiles.quiet()
 sv.plots.use_style()
 scvi.settings.seed = 0
-adata = sv.profiles.load(profile)
-sv.profiles.banner(adata, profile)
+adata = lab.profiles.load(profile)
+lab.profiles.banner(adata, profile)
 
 # %%
-adata, (train, val, test) = sv.profiles.prepared(adata, profile, seed=0)
+adata, (train, val, test) = lab.profiles.prepared(adata, profile, seed=0)
 sv.SplicedVAE.setup_anndata(adata)  # x = layers["total"]; s and u for the head
 model = sv.SplicedVAE(adata)
 
@@ -123,7 +124,7 @@ sizes = pd.DataFrame(sizes).rename_axis("parameters of the head", axis=1)
 sizes
 
 # %% tags=["hide-input"]
-sv.profiles.finding(
+lab.profiles.finding(
     f"with {n_latent} latent dimensions and {n_genes} genes, the linear head has "
     f"{sizes.loc['linear', 'sigmoid']:,} parameters and mlp2 {sizes.loc['mlp2', 'sigmoid']:,}, "
     f"{sizes.loc['mlp2', 'sigmoid'] / sizes.loc['linear', 'sigmoid']:.0f} times as many.",
@@ -321,7 +322,7 @@ axes[0, 0].invert_yaxis()
 
 # %% tags=["hide-input"]
 elbo, binomial, _, averaged = scale.to_numpy()
-sv.profiles.finding(
+lab.profiles.finding(
     f"the negative ELBO is {elbo[0]:,.0f} nats per cell, the summed binomial {binomial[0]:,.0f}, "
     f"and the averaged squared error {averaged[0]:.3f}. On the encoder, the averaged error pulls "
     f"{binomial[1] / averaged[1]:,.0f} times less than the summed binomial, which in turn pulls "

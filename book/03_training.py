@@ -19,11 +19,12 @@ import pandas as pd
 import umap
 
 import splicedvae as sv
+import splicedvae_book as lab
 
-sv.profiles.quiet()
+lab.profiles.quiet()
 sv.plots.use_style()
-adata = sv.profiles.load(profile)
-sv.profiles.banner(adata, profile)
+adata = lab.profiles.load(profile)
+lab.profiles.banner(adata, profile)
 
 # %% [markdown]
 # ## One training run
@@ -32,7 +33,7 @@ sv.profiles.banner(adata, profile)
 # stay unseen; the genes were chosen on the training cells. We watch the first few epochs live.
 
 # %%
-adata, (train, val, test) = sv.profiles.prepared(adata, profile, seed=0)
+adata, (train, val, test) = lab.profiles.prepared(adata, profile, seed=0)
 sv.SplicedVAE.setup_anndata(adata)
 model = sv.SplicedVAE(adata)
 model.train(max_epochs=5, split=(train, val), enable_progress_bar=False)
@@ -54,11 +55,11 @@ pd.DataFrame(
 # of epochs, with the {term}`KL <KL divergence>` term warmed up over the first third of them.
 
 # %% tags=["remove-stderr"]
-jobs = sv.experiment.run(sv.profiles.load(profile), profile, results)
-scores = sv.experiment.table(jobs)
-seeds = sv.profiles.PROFILES[profile].seeds
+jobs = lab.experiment.run(lab.fits, lab.profiles.load(profile), profile, results)
+scores = lab.experiment.table(jobs)
+seeds = lab.profiles.PROFILES[profile].seeds
 first = {job["name"]: job for job in jobs if job["seed"] == seeds[0]}
-epochs = sv.profiles.PROFILES[profile].max_epochs
+epochs = lab.profiles.PROFILES[profile].max_epochs
 print(f"{len(jobs)} jobs: {len(seeds)} seed(s), {epochs} epochs each")
 
 # %% [markdown]
@@ -87,7 +88,7 @@ _ = axes[1, 1].axhline(mean["r_observed"], color=sv.plots.INK, ls="--", lw=1)
 
 # %% tags=["hide-input"]
 final = first["SplicedVAE"]["history"]["ratio_pearson_r_validation"][-1]
-sv.profiles.finding(
+lab.profiles.finding(
     f"validation r ends at {final:.3f}; the gene mean, which knows no cell, gets "
     f"{mean['r_observed']:.3f} on the test cells. The paper reports 0.67, on a target it does not "
     "state. A curve of pooled r can't tell a good model from none.",
@@ -108,13 +109,13 @@ sv.profiles.finding(
 # %% tags=["hide-input"]
 def with_interval(a: str, b: str, score: str, digits: int = 2) -> str:
     """Mean difference and its 95 % interval over seeds, as text."""
-    centre, low, high = sv.experiment.difference(scores, a, b, score)
+    centre, low, high = lab.experiment.difference(scores, a, b, score)
     interval = f"[{low:+.{digits}f}, {high:+.{digits}f}]" if len(seeds) > 1 else "(one seed)"
     return f"{centre:+.{digits}f} {interval}"
 
 
 separation = ["elbo", "silhouette", "knn_purity", "leiden_ari"]
-networks = [name for name in sv.experiment.FITS if name in scores.index]
+networks = [name for name in lab.fits.FITS if name in scores.index]
 summary = scores.loc[networks, separation].groupby("model", sort=False).agg(["mean", "std"])
 summary.round(3)
 
@@ -163,7 +164,7 @@ def per_gene(a: str, b: str) -> str:
     return f"{centre:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-sv.profiles.finding(
+lab.profiles.finding(
     "in nats per test cell, summed over the shared genes: scVI on the subset against scVI on all "
     f"genes {per_gene('scVI, gene subset', 'scVI')}; SplicedVAE on the subset against SplicedVAE on "
     f"all {per_gene('SplicedVAE, gene subset', 'SplicedVAE')}; SplicedVAE against scVI on all genes "
@@ -208,7 +209,7 @@ _ = axes[0, 0].figure.legend(
 )
 
 # %% tags=["hide-input"]
-sv.profiles.finding(
+lab.profiles.finding(
     "SplicedVAE minus scVI on test cells, mean and 95 % interval over seeds: silhouette "
     f"{with_interval(coupled, plain, 'silhouette', 3)}, kNN purity "
     f"{with_interval(coupled, plain, 'knn_purity', 3)}, Leiden ARI "
@@ -263,7 +264,7 @@ bootstrap, thinning = (
     scores.loc[f"ceiling, {kind}", "within_gene_r_min_counts_2"].mean()
     for kind in ("bootstrap", "thinning")
 )
-sv.profiles.finding(
+lab.profiles.finding(
     f"over {len(seeds)} seeds, D² of SplicedVAE is {scores.loc[coupled, 'd2'].mean():.4f}, of the ridge "
     f"regression {scores.loc[ridge, 'd2'].mean():.4f}, of the paper's setting "
     f"{scores.loc[literal, 'd2'].mean():.4f}; the bootstrap ceiling is "
@@ -313,8 +314,8 @@ sharing = {s: with_interval(coupled, detached, s, 4) for s in ("d2", "within_gen
 pd.Series(sharing, name="coupled − detached").to_frame()
 
 # %% tags=["hide-input"]
-_, low, high = sv.experiment.difference(scores, coupled, detached, "d2")
-_, elbo_low, elbo_high = sv.experiment.difference(scores, coupled, detached, "elbo")
+_, low, high = lab.experiment.difference(scores, coupled, detached, "d2")
+_, elbo_low, elbo_high = lab.experiment.difference(scores, coupled, detached, "elbo")
 ratio_verdict = "helps" if low > 0 else "hurts" if high < 0 else "makes no difference that shows in"
 elbo_verdict = (
     "raises the ELBO"
@@ -323,7 +324,7 @@ elbo_verdict = (
     if elbo_high < 0
     else "leaves the ELBO as it is"
 )
-sv.profiles.finding(
+lab.profiles.finding(
     f"sharing the encoder {ratio_verdict} the ratios (D² {sharing['d2']}) and {elbo_verdict} "
     f"({sharing['elbo']} nats per test cell).",
     profile,
@@ -355,7 +356,7 @@ sv.profiles.finding(
 #
 # :::{exercise} A correlation for free
 # :label: ex-free
-# Take the paper's setting (`sv.experiment.PAPER`; like all our heads it starts at the gene mean, of
+# Take the paper's setting (`lab.fits.PAPER`; like all our heads it starts at the gene mean, of
 # which the paper says nothing). Its pooled r is close to that of the winner, its
 # D² close to 0. How can both be true?
 # :::

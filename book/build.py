@@ -213,7 +213,7 @@ def use_this_python(build: Path) -> None:
 def copy_tree(executed: Path) -> None:
     """Copy the pages, without sources and stale notebooks, and complete the configuration."""
     shutil.rmtree(executed, ignore_errors=True)
-    skip = shutil.ignore_patterns("*.py", "*.ipynb", "__pycache__", ".*")
+    skip = shutil.ignore_patterns("*.py", "*.ipynb", "splicedvae_book", "__pycache__", ".*")
     shutil.copytree(ROOT / "book", executed / "book", ignore=skip)
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
     config["repository"] = {"url": REPOSITORY, "branch": "main"}

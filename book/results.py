@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import splicedvae as sv
+import splicedvae_book as lab
 
 SHOWN = ["d2", "within_gene_r", "rmse_observed", "r_observed", "elbo", "silhouette"]
 PAIRS = [
@@ -24,9 +24,9 @@ def run(profile: str, out: Path) -> None:
         Folder of the results; the table is ``scores-<profile>.csv`` there, a line per model and
         seed.
     """
-    sv.profiles.quiet()
-    adata = sv.profiles.load(profile)
-    scores = sv.experiment.table(sv.experiment.run(adata, profile, out))
+    lab.profiles.quiet()
+    adata = lab.profiles.load(profile)
+    scores = lab.experiment.table(lab.experiment.run(lab.fits, adata, profile, out))
     scores.to_csv(out / f"scores-{profile}.csv")
 
     seeds = scores.index.get_level_values("seed").nunique()
@@ -34,5 +34,5 @@ def run(profile: str, out: Path) -> None:
     print(scores[SHOWN].groupby("model", sort=False).mean().round(4).to_string(na_rep="–"))
     print("\nDifferences paired by seed, with 95 % intervals")
     for a, b, score in PAIRS:
-        mean, low, high = sv.experiment.difference(scores, a, b, score)
+        mean, low, high = lab.experiment.difference(scores, a, b, score)
         print(f"{score}: {a} − {b}: {mean:+.4f} [{low:+.4f}, {high:+.4f}]")

@@ -3,7 +3,7 @@
 import logging
 from importlib.metadata import PackageNotFoundError, version
 
-from . import baselines, data, experiment, metrics, plots, profiles
+from . import baselines, data, metrics, plots, trajectories, velocity
 from .model import SplicedVAE
 
 try:
@@ -22,8 +22,8 @@ __all__ = [
     "__version__",
     "baselines",
     "data",
-    "experiment",
     "metrics",
     "plots",
-    "profiles",
+    "trajectories",
+    "velocity",
 ]

@@ -15,21 +15,25 @@ import scvi
 import torch
 from anndata import AnnData
 from scipy.special import logit
-from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 
 from ._entries import clipped, pooled_ratio
+from ._features import LogPCA, count_layer
 from ._regression import linear_ratio, ridge_binomial
-from .counts import checked_counts, same_genes
+from .counts import same_genes
+from .velo_predictor import VeloPredictor
+from .velocity_baselines import halves, velocity_baselines
 
-
-def _layer(adata: AnnData, name: str) -> sp.csr_array:
-    if name not in adata.layers:
-        raise KeyError(
-            f"layer {name!r} is missing (found: {sorted(adata.layers)}); "
-            "splicedvae.data.prepare adds 'total' beside 'spliced' and 'unspliced'"
-        )
-    return checked_counts(f"layer {name!r}", adata.layers[name], adata.var_names)
+__all__ = [
+    "GeneByCluster",
+    "GeneMean",
+    "NearestNeighbours",
+    "RidgeBinomial",
+    "ScviLatentRidge",
+    "VeloPredictor",
+    "halves",
+    "velocity_baselines",
+]
 
 
 def _log_likelihood(spliced: np.ndarray, unspliced: np.ndarray, ratio: np.ndarray) -> float:
@@ -68,8 +72,8 @@ class _Baseline:
             raise ValueError(f"{'val' if train.n_obs else 'train'} has no cells")
         self.var_names_ = train.var_names.copy()
         same_genes(val, self.var_names_, "train")
-        spliced, unspliced = _layer(train, "spliced"), _layer(train, "unspliced")
-        held_out = _layer(val, "spliced").toarray(), _layer(val, "unspliced").toarray()
+        spliced, unspliced = count_layer(train, "spliced"), count_layer(train, "unspliced")
+        held_out = count_layer(val, "spliced").toarray(), count_layer(val, "unspliced").toarray()
         self.mean_ = pooled_ratio(spliced, unspliced)
         self.params_: dict = {}
         best = -np.inf
@@ -169,28 +173,15 @@ class GeneByCluster(_Baseline):
 
 
 class _Latent(_Baseline):
-    """A baseline that reads cells through coordinates: principal components of log totals.
-
-    Totals are scaled to the median training depth, log1p-transformed and centred by the training
-    mean. Another latent space overrides ``_fit_features`` and ``_features``.
+    """A baseline that reads cells through coordinates: :class:`LogPCA`, or another latent space,
+    which overrides ``_fit_features`` and ``_features``.
     """
 
     seed: int
     _n_components: int
 
     def _fit_features(self, train: AnnData, val: AnnData) -> None:
-        self._depth = np.median(_layer(train, "total").sum(1))
-        limit = min(self._n_components, train.n_vars, train.n_obs)
-        self._pca = PCA(limit, random_state=self.seed).fit(self._log_normalise(train))
-
-    def _log_normalise(self, adata: AnnData) -> np.ndarray:
-        total = _layer(adata, "total")
-        scale = self._depth / np.maximum(total.sum(1), 1)
-        return (sp.diags_array(scale) @ total).log1p().toarray()
-
-    def _features(self, adata: AnnData) -> np.ndarray:
-        """Coordinates (cells, components)."""
-        return self._pca.transform(self._log_normalise(adata))
+        self._features = LogPCA(train, self._n_components, self.seed).transform
 
 
 class NearestNeighbours(_Latent):
@@ -318,12 +309,12 @@ class ScviLatentRidge(RidgeBinomial):
         self.n_pcs = [self._scvi.module.n_latent]
 
     def _features(self, adata: AnnData) -> np.ndarray:
-        _layer(adata, "total")
+        count_layer(adata, "total")
         return self._scvi.get_latent_representation(adata.copy()).astype(np.float64)
 
 
 def _train_scvi(train: AnnData, val: AnnData, seed: int, max_epochs: int):
-    totals = sp.vstack([_layer(train, "total"), _layer(val, "total")], dtype=np.float32)
+    totals = sp.vstack([count_layer(train, "total"), count_layer(val, "total")], dtype=np.float32)
     totals = sp.csr_matrix(totals)  # scvi refuses sparse arrays
     adata = AnnData(totals, var=train.var[[]], layers={"total": totals})
     with torch.random.fork_rng():

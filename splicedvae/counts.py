@@ -185,6 +185,56 @@ def input_layer(
     return layer
 
 
+def split_counts(
+    counts: Counts,
+    ratio: np.ndarray,
+    input: Literal["total", "spliced"] = "total",
+    floor: float = 0.05,
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Spliced and unspliced counts that ratios imply, in expectation.
+
+    From totals: S' = ratio · total and U' = total - S'. From spliced counts: S' = S and
+    U' = S (1 - ratio) / ratio, the ratio floored.
+
+    Parameters
+    ----------
+    counts
+        Cells × genes: what `input` says, observed or expected.
+    ratio
+        Splicing ratios (cells, genes).
+    input
+        The kind of `counts`.
+    floor
+        Smallest ratio that may divide, with ``input="spliced"``.
+
+    Returns
+    -------
+    Spliced and unspliced, CSR of float32 (cells, genes).
+
+    Raises
+    ------
+    ValueError
+        Shapes disagree, a ratio is not in [0, 1], or `floor` is not between 0 and 1.
+    """
+    ratio = np.asarray(ratio)
+    if ratio.shape != counts.shape:
+        raise ValueError(f"ratio has shape {ratio.shape}; the counts have {counts.shape}.")
+    bad = ~((ratio >= 0) & (ratio <= 1))
+    if bad.any():
+        gene = np.argmax(bad.any(0))
+        raise ValueError(
+            f"ratio holds {ratio[bad][0]}, first in gene {gene}; give splicing ratios in [0, 1]."
+        )
+    if not 0 < floor < 1:
+        raise ValueError(f"floor={floor} must lie between 0 and 1.")
+    counts = sparse.csr_matrix(counts, dtype=np.float32)
+    if input == "total":
+        spliced = counts.multiply(ratio).tocsr()
+        return spliced, counts - spliced
+    ratio = np.maximum(ratio, floor)
+    return counts, counts.multiply((1 - ratio) / ratio).tocsr()
+
+
 def same_genes(adata: AnnData, genes: pd.Index, owner: str) -> None:
     """Refuse cells whose genes are not those that a model or baseline was fitted on, in order.
 

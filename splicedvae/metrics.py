@@ -31,14 +31,26 @@ from ._entries import (
 )
 from .ceilings import bootstrap_ceiling, fit_concentration, thinning_ceiling
 from .counts import Counts, checked_counts
+from .velocity_metrics import (
+    cell_cosine,
+    cross_boundary,
+    direction_accuracy,
+    velocity_report,
+    velocity_scale,
+)
 
 __all__ = [
     "bootstrap_ceiling",
+    "cell_cosine",
+    "cross_boundary",
+    "direction_accuracy",
     "fit_concentration",
     "latent_report",
     "paired_interval",
     "ratio_report",
     "thinning_ceiling",
+    "velocity_report",
+    "velocity_scale",
     "within_gene_list",
 ]
 

@@ -17,7 +17,14 @@ from scvi.model.base import BaseModelClass
 from scvi.model.base._archesmixin import _get_loaded_data, _pad_and_sort_query_anndata
 from tqdm.auto import tqdm
 
-from .counts import INPUTS, checked_counts, same_genes, total_counts, unique_genes
+from .counts import (
+    INPUTS,
+    checked_counts,
+    same_genes,
+    split_counts,
+    total_counts,
+    unique_genes,
+)
 from .head import one_of
 
 
@@ -167,6 +174,7 @@ class SplicingMixin:
         self,
         adata: AnnData | None = None,
         key_added: str = "splicedvae",
+        counts: Literal["observed", "denoised"] = "observed",
         floor: float = 0.05,
         overwrite: bool = False,
         transform_batch: list[str | int] | str | int | None = None,
@@ -175,8 +183,8 @@ class SplicingMixin:
     ) -> None:
         """Write the spliced and unspliced counts that the predicted ratios imply.
 
-        From totals: S' = ratio · total and U' = total - S'. From spliced counts: S' = S and
-        U' = S (1 - ratio) / ratio, the ratio floored.
+        They are expected counts, see :func:`splicedvae.counts.split_counts`;
+        :func:`splicedvae.velocity.fit` reads them.
 
         Parameters
         ----------
@@ -185,6 +193,9 @@ class SplicingMixin:
             ``unspliced_<key_added>`` are added; None for those the model was made with.
         key_added
             Suffix of the layers.
+        counts
+            The counts to split: those observed, or the decoder's means at the cell's own library
+            size.
         floor
             Smallest ratio that may divide, with ``input="spliced"``.
         overwrite
@@ -198,8 +209,6 @@ class SplicingMixin:
             A layer of that name exists and `overwrite` is False, or `floor` is not between 0
             and 1.
         """
-        if not 0 < floor < 1:
-            raise ValueError(f"floor={floor} must lie between 0 and 1.")
         adata = self._validate_anndata(adata)
         names = f"spliced_{key_added}", f"unspliced_{key_added}"
         taken = [name for name in names if name in adata.layers]
@@ -207,21 +216,19 @@ class SplicingMixin:
             raise ValueError(
                 f"layers {', '.join(taken)} exist; choose another key_added or overwrite=True."
             )
-        ratio = self.get_splicing_ratio(
-            adata,
-            transform_batch=transform_batch,
-            n_samples=n_samples,
-            batch_size=batch_size,
-            return_numpy=True,
-        )  # (cells, genes)
-        manager = self.get_anndata_manager(adata, required=True)
-        counts = sparse.csr_matrix(manager.get_from_registry(REGISTRY_KEYS.X_KEY), dtype="float32")
-        if self.input == "total":
-            spliced = counts.multiply(ratio).tocsr()
-            unspliced = counts - spliced
+        given = {
+            "transform_batch": transform_batch,
+            "n_samples": n_samples,
+            "batch_size": batch_size,
+            "return_numpy": True,
+        }
+        ratio = self.get_splicing_ratio(adata, **given)  # (cells, genes)
+        if one_of("counts", counts, ("observed", "denoised")) == "denoised":
+            values = self.get_normalized_expression(adata, library_size="latent", **given)
         else:
-            ratio = np.maximum(ratio, floor)
-            spliced, unspliced = counts.copy(), counts.multiply((1 - ratio) / ratio).tocsr()
+            manager = self.get_anndata_manager(adata, required=True)
+            values = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        spliced, unspliced = split_counts(values, ratio, self.input, floor)
         adata.layers[names[0]], adata.layers[names[1]] = spliced, unspliced
 
     @staticmethod

@@ -117,7 +117,9 @@ def kinetics(
     return u, s
 
 
-def simulate(n_obs: int = 3000, n_vars: int = 1000, seed: int = 0) -> AnnData:
+def simulate(
+    n_obs: int = 3000, n_vars: int = 1000, seed: int = 0, programme_seed: int | None = None
+) -> AnnData:
     """Simulate the pancreas: counts of branching splicing kinetics with known velocity.
 
     The equations stand at the head of this module. Depth, sparsity, unspliced fraction and
@@ -131,6 +133,10 @@ def simulate(n_obs: int = 3000, n_vars: int = 1000, seed: int = 0) -> AnnData:
         Number of genes, >= 1.
     seed
         Seed of every random draw; same sizes and seed give the same data.
+    programme_seed
+        Another tissue: the genes of `seed` with their own kinetics and capture (rates of
+        transcription and degradation, w, e), whose switches between the two rates, and the cells
+        and their noise, are drawn anew. None for the pancreas itself.
 
     Returns
     -------
@@ -149,16 +155,26 @@ def simulate(n_obs: int = 3000, n_vars: int = 1000, seed: int = 0) -> AnnData:
     Raises
     ------
     ValueError
-        If a size is not an integer or is too small.
+        If a size or a seed is not an integer or is too small.
     """
-    for name, value, least in (("n_obs", n_obs, 50), ("n_vars", n_vars, 1), ("seed", seed, 0)):
+    given = [("n_obs", n_obs, 50), ("n_vars", n_vars, 1), ("seed", seed, 0)]
+    if programme_seed is not None:
+        given.append(("programme_seed", programme_seed, 0))
+    for name, value, least in given:
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
     rng = np.random.default_rng(seed)
     cluster, progress = _place_cells(n_obs, rng)
     gamma = GAMMA_MEDIAN * rng.lognormal(0, GAMMA_LOG_SD, n_vars)
-    u, s, recent_u, recent_s, time = _trajectories(cluster, progress, gamma, rng)
+    high = np.exp(np.abs(rng.normal(0, FOLD_LOG_SD, n_vars)))
+    u, s, recent_u, recent_s, time = _trajectories(cluster, progress, gamma, high, rng)
     w, e = _capture(u.mean(0), s.mean(0), rng)
+    title = "simulated pancreas"
+    if programme_seed is not None:
+        title = f"simulated tissue {programme_seed}"
+        rng = np.random.default_rng((seed, programme_seed))
+        cluster, progress = _place_cells(n_obs, rng)
+        u, s, recent_u, recent_s, time = _trajectories(cluster, progress, gamma, high, rng)
     spliced_true, unspliced_true = w * s, w * e * u
 
     burst = rng.gamma(BURST_SHAPE, 1 / BURST_SHAPE, u.shape) - 1
@@ -191,7 +207,7 @@ def simulate(n_obs: int = 3000, n_vars: int = 1000, seed: int = 0) -> AnnData:
             "provenance": {
                 "source": "simulated",
                 "simulated": True,
-                "name": "simulated pancreas",
+                "name": title,
                 "seed": int(seed),
                 "n_obs": int(n_obs),
                 "n_vars": int(n_vars),
@@ -211,13 +227,17 @@ def _place_cells(n_obs: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
 
 
 def _trajectories(
-    cluster: np.ndarray, progress: np.ndarray, gamma: np.ndarray, rng: np.random.Generator
+    cluster: np.ndarray,
+    progress: np.ndarray,
+    gamma: np.ndarray,
+    high: np.ndarray,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, ...]:
     """u and s (cells, genes), the parts of them made within BURST_WINDOW, and time (cells,)."""
     n_vars = len(gamma)
     u, s, recent_u, recent_s = np.empty((4, len(cluster), n_vars))
     time = np.empty(len(cluster))
-    low, high = np.ones(n_vars), np.exp(np.abs(rng.normal(0, FOLD_LOG_SD, n_vars)))
+    low = np.ones(n_vars)
     alpha = np.where(rng.random(n_vars) < 0.5, low, high)
     ends = {None: (alpha, alpha / gamma, alpha, 0.0)}  # in steady state before Ductal
     for stage, (parent, _, duration) in STAGES.items():

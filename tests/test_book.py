@@ -143,6 +143,12 @@ def test_solutions_of_exercises_run(smoke, source, tmp_path):
 
 
 @pytest.mark.slow
+def test_chapters_import_what_is_installed(smoke):
+    """No copy of a package stands beside the pages, where a kernel would find it first."""
+    assert not list((smoke / "executed").rglob("splicedvae*"))
+
+
+@pytest.mark.slow
 def test_repository_address_stands_only_in_pyproject(smoke):
     text = (smoke / "html" / "book" / f"{CHAPTERS[0]}.html").read_text()
     repository = book_build.REPOSITORY.removeprefix("https://github.com/")

@@ -1,4 +1,8 @@
-"""What the documentation promises is what the code has; and the package stays small."""
+"""What the documentation promises is what the code has; and the package stays small.
+
+The book's bench, ``splicedvae_book``, is documented as strictly and its files are as short, but it
+is not the package: its lines do not count among the package's.
+"""
 
 import ast
 import dataclasses
@@ -12,34 +16,35 @@ import pytest
 from numpydoc.docscrape import NumpyDocString
 
 import splicedvae
+import splicedvae_book
 
-PACKAGE = Path(splicedvae.__file__).parent
+PACKAGE, BENCH = (Path(package.__file__).parent for package in (splicedvae, splicedvae_book))
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
-def public_objects():
-    """Yield (name, object) of every public function, class and method that the package defines."""
-    for info in pkgutil.iter_modules([str(PACKAGE)]):
-        if info.name.startswith("_"):
+def public_objects(package):
+    """Yield (name, object) of every public function, class and method that a package defines."""
+    for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        if "._" in info.name:
             continue
-        module = importlib.import_module(f"splicedvae.{info.name}")
+        module, inside = importlib.import_module(info.name), info.name.partition(".")[2]
         for name, thing in vars(module).items():
             if name.startswith("_") or getattr(thing, "__module__", None) != module.__name__:
                 continue
             if inspect.isfunction(thing):
-                yield f"{info.name}.{name}", thing
+                yield f"{inside}.{name}", thing
             elif inspect.isclass(thing):
-                yield f"{info.name}.{name}", thing
+                yield f"{inside}.{name}", thing
                 for key, member in vars(thing).items():
                     member = getattr(member, "__func__", member)  # class and static methods
                     if key.startswith("_") or not inspect.isfunction(member):
                         continue
                     overrides = any(hasattr(base, key) for base in thing.__mro__[1:])
                     if member.__doc__ or not overrides:  # a hook may leave it to its framework
-                        yield f"{info.name}.{name}.{key}", member
+                        yield f"{inside}.{name}.{key}", member
 
 
-OBJECTS = dict(public_objects())
+OBJECTS = dict([*public_objects(splicedvae), *public_objects(splicedvae_book)])
 
 
 def documented(doc: NumpyDocString, section: str) -> list[str]:
@@ -69,8 +74,9 @@ def test_returns_are_documented(name):
     assert bool(doc["Returns"] or doc["Yields"]) == gives
 
 
-def test_the_walk_finds_the_package():
+def test_the_walk_finds_both_packages():
     assert {"data.pancreas", "model.SplicedVAE", "model.SplicedVAE.train"} <= OBJECTS.keys()
+    assert {"experiment.run", "profiles.Profile"} <= OBJECTS.keys()
 
 
 def lines_of_code(file: Path) -> int:
@@ -85,10 +91,15 @@ def lines_of_code(file: Path) -> int:
     return sum(n not in told and not re.match(r"\s*(#|$)", line) for n, line in lines)
 
 
+def test_no_file_is_long():
+    files = (*SOURCES, *BENCH.rglob("*.py"))
+    lines = {str(file): len(file.read_text().splitlines()) for file in files}
+    assert {file: n for file, n in lines.items() if n > 350} == {}
+
+
 def test_the_package_is_thin():
-    lines = {file.name: len(file.read_text().splitlines()) for file in SOURCES}
-    assert {name: n for name, n in lines.items() if n > 350} == {}
-    assert lines["module.py"] + lines["model.py"] <= 600
+    core = (PACKAGE / "module.py", PACKAGE / "model.py")
+    assert sum(len(file.read_text().splitlines()) for file in core) <= 600
     assert sum(map(lines_of_code, SOURCES)) <= 2500
 
 

@@ -1,13 +1,18 @@
 """The shared fits: what is kept, what is read again, and how figures are compared."""
 
+import ast
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 
 import splicedvae as sv
-from splicedvae import experiment, profiles
+import splicedvae_book
+from splicedvae_book import experiment, fits, profiles
 
 
 @pytest.fixture
@@ -20,33 +25,76 @@ def tiny(monkeypatch):
 
 
 def test_jobs_are_computed_once_and_only_what_is_missing(tiny, tmp_path):
-    names = (experiment.BASELINES, "SplicedVAE", "scVI, gene subset")
-    jobs = experiment.run(tiny, "tiny", tmp_path, names)
+    names = (fits.BASELINES, "SplicedVAE", "scVI, gene subset")
+    jobs = experiment.run(fits, tiny, "tiny", tmp_path, names)
     assert [job["name"] for job in jobs] == list(names)
     (folder,) = tmp_path.iterdir()
     files = {f.name: f.stat().st_mtime_ns for f in folder.glob("*.json")}
     assert files.keys() == {"0-baselines.json", "0-splicedvae.json", "0-scvi--gene-subset.json"}
     assert not list(folder.glob("*.part"))
 
-    (folder / "0-splicedvae.json").unlink()
-    again = experiment.run(tiny, "tiny", tmp_path, names)
-    changed = {f.name for f in folder.glob("*.json") if f.stat().st_mtime_ns != files[f.name]}
-    assert changed == {"0-splicedvae.json"}
-    assert again[1]["rows"] == jobs[1]["rows"] and again[1]["history"] == jobs[1]["history"]
-
-    loaded = sv.SplicedVAE.load(
-        str(folder / "splicedvae"), profiles.prepared(tiny, "tiny", 0)[0]
-    )  # the first seed's checkpoint gives the kept latent
-    np.testing.assert_allclose(loaded.get_latent_representation(), jobs[1]["latent"], atol=1e-4)
+    # a result is done when all its files are there: any that is not makes its job anew, no other
+    for lost in ("0-splicedvae.json", "0-splicedvae.npy", "0-splicedvae/model.pt"):
+        (folder / lost).unlink()
+        again = experiment.run(fits, tiny, "tiny", tmp_path, names)
+        changed = {f.name for f in folder.glob("*.json") if f.stat().st_mtime_ns != files[f.name]}
+        assert changed == {"0-splicedvae.json"} and (folder / lost).exists()
+        assert again[1]["rows"] == jobs[1]["rows"] and again[1]["history"] == jobs[1]["history"]
+        files = {f.name: f.stat().st_mtime_ns for f in folder.glob("*.json")}
 
 
-def test_rows_are_the_reports_of_the_test_cells(tiny):
-    job = experiment.run_job(tiny, "tiny", 0, "SplicedVAE", None)
+def test_a_job_that_stops_half_way_is_not_done(tiny, tmp_path, monkeypatch):
+    (job,) = experiment.run(fits, tiny, "tiny", tmp_path, [fits.BASELINES])
+    (folder,) = tmp_path.iterdir()
+    (folder / job["files"][0]).unlink()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(sv.baselines.RidgeBinomial, "fit", _interrupted)
+        experiment.run(fits, tiny, "tiny", tmp_path, [fits.BASELINES])
+    assert not list(folder.glob("*.json"))
+
+
+def _interrupted(*args):
+    raise KeyboardInterrupt
+
+
+def test_later_stages_find_ratios_and_checkpoints_by_name(tiny, tmp_path):
+    names = (fits.BASELINES, "SplicedVAE", "scVI", "SplicedVAE, gene subset")
+    jobs = {job["name"]: job for job in experiment.run(fits, tiny, "tiny", tmp_path, names)}
+    adata, (train, val, test) = profiles.prepared(tiny, "tiny", 0)
+    s, u = (adata.layers[layer][test] for layer in ("spliced", "unspliced"))
+    mean = sv.baselines.GeneMean().fit(adata[train], adata[val]).mean_
+    given = ("GeneMean", "GeneByCluster", "NearestNeighbours", "RidgeBinomial")
+    sources = dict.fromkeys(given, fits.BASELINES) | {
+        "SplicedVAE": "SplicedVAE",
+        "ScviLatentRidge": "scVI",
+    }
+    for name, job in sources.items():
+        kept = fits.ratios(tmp_path, tiny, "tiny", 0, name)
+        assert kept.dtype == np.float32 and kept.shape == (len(test), adata.n_vars)
+        report = sv.metrics.ratio_report(s, u, kept, mean)
+        assert jobs[job]["rows"][name]["d2"] == pytest.approx(report["d2"], abs=1e-6), name
+    assert len(list(tmp_path.glob("*/*.npy"))) == len(sources)
+
+    for name, model in (("SplicedVAE", sv.SplicedVAE), ("scVI", scvi.model.SCVI)):
+        folder = fits.checkpoint(tmp_path, tiny, "tiny", 0, name)
+        model.setup_anndata(adata, **({} if name == "SplicedVAE" else {"layer": "total"}))
+        loaded = model.load(str(folder), adata)
+        latent = loaded.get_latent_representation()
+        np.testing.assert_allclose(latent, jobs[name]["latent"], atol=1e-4)
+
+    with pytest.raises(FileNotFoundError, match=r"0-scvi\.npy is missing.*0-scvilatentridge\.npy"):
+        fits.ratios(tmp_path, tiny, "tiny", 0, "scVI")
+    with pytest.raises(FileNotFoundError, match="0-splicedvae--gene-subset is missing"):
+        fits.checkpoint(tmp_path, tiny, "tiny", 0, "SplicedVAE, gene subset")
+    with pytest.raises(FileNotFoundError, match="not prepared"):
+        fits.ratios(tmp_path, adata, "tiny", 0, "SplicedVAE")
+
+
+def test_rows_are_the_reports_of_the_test_cells(tiny, tmp_path):
+    job = fits.run_job(tiny, "tiny", 0, "SplicedVAE", tmp_path)
     adata, (train, val, test) = profiles.prepared(tiny, "tiny", 0)
     sv.SplicedVAE.setup_anndata(adata)
     model = sv.SplicedVAE(adata)
-    import scvi
-
     scvi.settings.seed = 0
     model = sv.SplicedVAE(adata)
     model.train(2, split=(train, val), enable_progress_bar=False)
@@ -63,19 +111,61 @@ def test_rows_are_the_reports_of_the_test_cells(tiny):
 
 
 def test_fingerprint_follows_counts_and_settings(tiny, monkeypatch):
-    first = experiment.fingerprint(tiny, "tiny")
-    assert first == experiment.fingerprint(tiny.copy(), "tiny")
+    first = experiment.fingerprint(fits, tiny, "tiny")
+    assert first == experiment.fingerprint(fits, tiny.copy(), "tiny")
     changed = tiny.copy()
     changed.layers["spliced"] = changed.layers["spliced"].copy()
     changed.layers["spliced"].data[0] += 1
-    assert experiment.fingerprint(changed, "tiny") != first
+    assert experiment.fingerprint(fits, changed, "tiny") != first
     moved = tiny.copy()
     moved.obs["clusters"] = np.roll(moved.obs["clusters"].astype(str), 1)
-    assert experiment.fingerprint(moved, "tiny") != first
+    assert experiment.fingerprint(fits, moved, "tiny") != first
     monkeypatch.setitem(profiles.PROFILES, "tiny", profiles.Profile(None, 40, 3, (0,)))
-    assert experiment.fingerprint(tiny, "tiny") != first
+    assert experiment.fingerprint(fits, tiny, "tiny") != first
     # more seeds share what fewer have fitted
-    assert experiment.fingerprint(tiny, "standard") == experiment.fingerprint(tiny, "full")
+    assert experiment.fingerprint(fits, tiny, "standard") == experiment.fingerprint(
+        fits, tiny, "full"
+    )
+
+
+def test_fingerprint_covers_every_module_that_a_fit_runs_through():
+    packages = {module.__name__: Path(module.__file__).parent for module in (sv, splicedvae_book)}
+    files = {f"{name}.{f.stem}": f for name, at in packages.items() for f in at.glob("*.py")}
+    # Simulated cells are hashed themselves; velocity asks more of ratios that are fitted by then.
+    exempt = ("simulate", "velo_predictor", "velocity_baselines", "velocity_metrics")
+    exempt = {f"splicedvae.{module}" for module in exempt}
+
+    def imports(module: str) -> set[str]:
+        """Modules that a module's source names; "splicedvae" itself where only that is named."""
+        found = set()
+        for node in ast.walk(ast.parse(files[module].read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                parts = [module.partition(".")[0]] if node.level else []
+                origin = ".".join(parts + [node.module] * bool(node.module))
+                inner = {f"{origin}.{alias.name}" for alias in node.names} & files.keys()
+                found |= inner or {origin}
+        return found & (files.keys() | packages.keys()) - exempt
+
+    reached, ahead = set(), {"splicedvae_book.fits"}
+    while ahead:
+        reached |= ahead
+        ahead = set().union(*map(imports, ahead)) - reached
+    listed = {f"{name}.{m}" for name, modules in fits.SOURCES.items() for m in modules}
+    assert {"splicedvae.model", "splicedvae.baselines", "splicedvae.metrics"} <= listed
+    assert reached == listed
+
+
+def test_fingerprint_follows_the_source_of_a_fit(tiny, tmp_path, monkeypatch):
+    for name, module in (("splicedvae", sv), ("splicedvae_book", splicedvae_book)):
+        shutil.copytree(Path(module.__file__).parent, tmp_path / name)
+    monkeypatch.setattr(experiment, "files", lambda package: tmp_path / package)
+    first = experiment.fingerprint(fits, tiny, "tiny")
+    for file, counts in (("splicedvae/velocity.py", False), ("splicedvae_book/fits.py", True)):
+        with (tmp_path / file).open("a") as source:
+            source.write("# a change\n")
+        assert (experiment.fingerprint(fits, tiny, "tiny") != first) == counts, file
 
 
 def test_table_and_difference_by_hand():

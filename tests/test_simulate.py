@@ -80,9 +80,10 @@ def test_kinetics_solve_the_equations(gamma):
 def test_trajectories_solve_the_equations_and_cross_branch_points_continuously():
     """Cells on a fine grid of time, all lineages: ds/dt = u - gamma s, also across stages."""
     n, gamma = 4001, np.random.default_rng(1).uniform(0.8, 2.0, 30)
+    high = np.random.default_rng(3).lognormal(1, 1, 30)
     cluster = np.repeat(list(STAGES), n)
     progress = np.tile(np.linspace(0, 1, n), len(STAGES))
-    u, s, *_, time = _trajectories(cluster, progress, gamma, np.random.default_rng(2))
+    u, s, *_, time = _trajectories(cluster, progress, gamma, high, np.random.default_rng(2))
     ends = {}
     for stage, (parent, _, duration) in STAGES.items():
         here = cluster == stage
@@ -217,6 +218,38 @@ def test_seed_decides_everything():
     assert one.var.equals(same.var)
 
 
+def test_another_programme_leaves_the_pancreas_and_its_genes_as_they_are():
+    """Sums of the default draws, written down before there was a programme_seed."""
+    one = simulate(300, 40, seed=7)
+    assert [one.layers[name].sum() for name in ("spliced", "unspliced")] == [22007, 4623]
+    assert one.layers["velocity_true"].sum(dtype=float) == pytest.approx(-14.445831, abs=1e-4)
+    assert one.obs["time_true"].sum() == pytest.approx(10163.970213, abs=1e-4)
+
+    other, again = (simulate(300, 40, seed=7, programme_seed=1) for _ in range(2))
+    np.testing.assert_array_equal(one.var["gamma_true"], other.var["gamma_true"])
+    np.testing.assert_array_equal(other.layers["velocity_true"], again.layers["velocity_true"])
+    assert (other.layers["spliced"] != again.layers["spliced"]).nnz == 0
+    assert other.uns["provenance"]["name"] == "simulated tissue 1"
+    # a stage switches other genes, in other directions
+    means = [
+        a.to_df("velocity_true").groupby(a.obs["clusters"], observed=True).mean()
+        for a in (one, other)
+    ]
+    same = [np.corrcoef(*(m.loc[stage] / m.std() for m in means))[0, 1] for stage in STAGES]
+    assert np.abs(same).mean() < 0.3
+
+
+def test_another_programme_has_the_genes_own_capture_and_rates(monkeypatch):
+    """Without switches every cell is in a steady state, at one of the same two per gene."""
+    monkeypatch.setattr(simulation, "SWITCH_SHARE", 0.0)
+    tissues = [simulate(60, 200, seed=2, programme_seed=seed) for seed in (None, 0, 1, 2, 3, 4, 5)]
+    for name in ("spliced_true", "unspliced_true"):
+        levels = np.stack([a.layers[name].mean(0) for a in tissues])
+        near = np.isclose(levels, levels.min(0)) | np.isclose(levels, levels.max(0))
+        assert near.all()
+        assert 0.4 < (levels[1:] != levels[0]).mean() < 0.6  # a fair coin decides
+
+
 def test_layout(simulated):
     shares = simulated.obs["clusters"].value_counts(normalize=True)
     assert list(simulated.obs["clusters"].cat.categories) == list(STAGES)
@@ -264,6 +297,12 @@ def test_any_valid_size_has_every_cluster_and_finite_values(n_obs, n_vars, seed)
 def test_bad_arguments_are_named(name, value):
     with pytest.raises(ValueError, match=f"{name} must be an integer"):
         simulate(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-1, 0.5, True, "1"])
+def test_a_bad_programme_seed_is_named(value):
+    with pytest.raises(ValueError, match="programme_seed must be an integer of at least 0"):
+        simulate(programme_seed=value)
 
 
 @pytest.mark.parametrize(("name", "value"), [("n_obs", 49), ("n_vars", 0)])

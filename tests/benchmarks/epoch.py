@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 import splicedvae as sv
+import splicedvae_book as lab
 
 EPOCHS, TURNS = 6, 9
 
@@ -35,7 +36,7 @@ class Clock(Callback):
 
 
 def main() -> None:
-    sv.profiles.quiet()
+    lab.profiles.quiet()
     adata = sv.data.pancreas()
     train, val, test = sv.data.split(adata)
     adata = sv.data.prepare(adata, fit_on=train)

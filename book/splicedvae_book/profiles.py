@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from anndata import AnnData
 
-from . import data
+from splicedvae import data
 
 
 @dataclass(frozen=True)

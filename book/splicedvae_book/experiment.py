@@ -1,0 +1,213 @@
+"""Results that chapters share: made once, kept under a hash of what they depend on, compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib import import_module
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+from anndata import AnnData
+from tqdm.auto import tqdm
+
+from splicedvae import metrics
+
+from .profiles import PROFILES, quiet
+
+#: Libraries whose version a result may depend on.
+LIBRARIES = ("torch", "scvi-tools", "scanpy", "scikit-learn", "scvelo")
+
+
+def fingerprint(stage: ModuleType, adata: AnnData, profile: str) -> str:
+    """Hash of what a stage depends on: cells, settings, its ``SOURCES``, main libraries.
+
+    Parameters
+    ----------
+    stage
+        A module with ``SOURCES``, the modules its results depend on, by package.
+    adata
+        From :func:`~splicedvae_book.profiles.load`.
+    profile
+        A key of ``splicedvae_book.profiles.PROFILES``.
+
+    Returns
+    -------
+    16 hexadecimal digits.
+    """
+    settings = asdict(PROFILES[profile])
+    settings.pop("seeds")  # a profile with more seeds shares the results of one with fewer
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    parts = [adata.layers[layer] for layer in ("spliced", "unspliced")]
+    parts += [list(adata.var_names), list(adata.obs["clusters"].astype(str))]
+    parts += [version(library) for library in LIBRARIES]
+    for part in parts:  # a worker sees large arrays through a memory map: the same cells
+        digest.update(joblib.hash(part, coerce_mmap=True).encode())
+    for package, modules in stage.SOURCES.items():
+        for module in modules:
+            digest.update((files(package) / f"{module}.py").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def run(
+    stage: ModuleType,
+    adata: AnnData,
+    profile: str = "standard",
+    results: str | os.PathLike = "_build/results",
+    names: Iterable[str] | None = None,
+) -> list[dict]:
+    """All jobs of a stage; those that stand in `results` already are only read.
+
+    Parameters
+    ----------
+    stage
+        A module with ``NAMES`` of jobs, ``SOURCES`` (see :func:`fingerprint`) and
+        ``run_job(adata, profile, seed, name, folder)``, which gives a dict that JSON can hold and
+        may name under ``files`` what it wrote to the folder.
+    adata
+        From :func:`~splicedvae_book.profiles.load`.
+    profile
+        A key of ``splicedvae_book.profiles.PROFILES``.
+    results
+        Folder in which a folder named by the :func:`fingerprint` keeps the jobs' files.
+    names
+        Which jobs; None for all.
+
+    Returns
+    -------
+    The jobs' results by seed and name, each with ``seed``, ``name`` and ``seconds``.
+    """
+    folder = Path(results) / fingerprint(stage, adata, profile)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = stage.NAMES if names is None else names
+    jobs = [(seed, name) for seed in PROFILES[profile].seeds for name in names]
+    missing = [job for job in jobs if _read(folder, *job) is None]
+    if missing:
+        parallel = joblib.Parallel(n_jobs=_n_jobs(), return_as="generator_unordered")
+        done = parallel(
+            joblib.delayed(_work)(stage.__name__, adata, profile, *job, folder) for job in missing
+        )
+        title = stage.__name__.rpartition(".")[2]
+        for _ in tqdm(done, total=len(missing), desc=title, unit="job"):
+            pass
+    return [_read(folder, *job) for job in jobs]
+
+
+def _work(stage: str, adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> None:
+    """Do one job and write it down, the JSON file last, so that it vouches for the others."""
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // _n_jobs()))
+    quiet()
+    logging.getLogger("splicedvae").setLevel(logging.WARNING)  # a worker would repeat each note
+    start = time.perf_counter()
+    target = folder / f"{stem(seed, name)}.json"
+    target.unlink(missing_ok=True)
+    job = import_module(stage).run_job(adata, profile, seed, name, folder)
+    job |= {"name": name, "seed": seed, "seconds": time.perf_counter() - start}
+    part = target.with_suffix(".part")
+    part.write_text(json.dumps(job))
+    part.replace(target)  # a killed run leaves no half a file
+
+
+def _n_jobs() -> int:
+    # a GPU is shared badly; on CPUs these small networks gain nothing from a second thread
+    return 1 if torch.cuda.is_available() else min(joblib.cpu_count(), 4)
+
+
+def _read(folder: Path, seed: int, name: str) -> dict | None:
+    """A job's result, None unless it and all files that belong to it are there."""
+    file = folder / f"{stem(seed, name)}.json"
+    if not file.exists():
+        return None
+    job = json.loads(file.read_text())
+    return job if all((folder / other).exists() for other in job.get("files", [])) else None
+
+
+def stem(seed: int, name: str) -> str:
+    """The name, less its ending, of the files of a job or of one model in it.
+
+    Parameters
+    ----------
+    seed
+        Of the split.
+    name
+        Of the job or model.
+
+    Returns
+    -------
+    The seed and the name in lower case, with hyphens for all but letters and digits.
+    """
+    return f"{seed}-" + "".join(c if c.isalnum() else "-" for c in name.lower())
+
+
+def table(jobs: list[dict]) -> pd.DataFrame:
+    """One line per model and seed.
+
+    Parameters
+    ----------
+    jobs
+        From :func:`run`.
+
+    Returns
+    -------
+    Index (model, seed), a column per score.
+    """
+    lines = {
+        (model, job["seed"]): {k: v for k, v in row.items() if k != "params"}
+        for job in jobs
+        for model, row in job["rows"].items()
+    }
+    frame = pd.DataFrame.from_dict(lines, orient="index")
+    frame.index = pd.MultiIndex.from_tuples(frame.index, names=["model", "seed"])
+    return frame
+
+
+def difference(scores: pd.DataFrame, a: str, b: str, score: str) -> tuple[float, float, float]:
+    """Mean of a - b over seeds and its 95 % interval, paired by seed.
+
+    Parameters
+    ----------
+    scores
+        From :func:`table`.
+    a, b
+        Two models.
+    score
+        A column.
+
+    Returns
+    -------
+    Mean, lower and upper end; the ends are NaN with one seed.
+    """
+    left, right = scores.loc[a, score], scores.loc[b, score]
+    if len(left) < 2:
+        return float((left - right).mean()), float("nan"), float("nan")
+    return metrics.paired_interval(left.to_numpy(), right.loc[left.index].to_numpy())
+
+
+def told(scores: pd.DataFrame, a: str, b: str, score: str, digits: int = 3) -> str:
+    """The :func:`difference` as text, with its interval if there is more than one seed.
+
+    Parameters
+    ----------
+    scores, a, b, score
+        As in :func:`difference`.
+    digits
+        After the point.
+
+    Returns
+    -------
+    Such as ``+0.012 [+0.008, +0.016]``.
+    """
+    centre, low, high = difference(scores, a, b, score)
+    interval = f"[{low:+.{digits}f}, {high:+.{digits}f}]" if np.isfinite(low) else "(one seed)"
+    return f"{centre:+.{digits}f} {interval}"

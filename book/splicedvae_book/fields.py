@@ -1,0 +1,269 @@
+"""Velocity fields of held-out cells: from every ratio model, baseline and null, in one run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData, concat
+from sklearn.metrics import recall_score
+
+from splicedvae import baselines, metrics, velocity
+from splicedvae.counts import split_counts
+from splicedvae.model import SplicedVAE
+from splicedvae.steady_state import smoothed
+
+from . import fits
+from .profiles import prepared
+
+#: Modules that a field runs through: those of the fits, and more.
+SOURCES = {
+    "splicedvae": (
+        *fits.SOURCES["splicedvae"],
+        "simulate",
+        "steady_state",
+        "velo_predictor",
+        "velocity",
+        "velocity_baselines",
+        "velocity_metrics",
+    ),
+    "splicedvae_book": (*fits.SOURCES["splicedvae_book"], "fields"),
+}
+NAMES = ("query", "reference-γ", "directions")
+#: Predictors of ratios whose fields are made from the test cells alone.
+RATIOS = (
+    "GeneMean",
+    "GeneByCluster",
+    "NearestNeighbours",
+    "RidgeBinomial",
+    "ScviLatentRidge",
+    "SplicedVAE",
+    "SplicedVAE, detached head",
+    "SplicedVAE, paper's setting",
+)
+#: Those shown in the second protocol, and with slopes fitted on expectations.
+SHORT = ("GeneMean", "NearestNeighbours", "RidgeBinomial", "SplicedVAE")
+TURNS = (0, 30, 60)  # of the compass, in degrees: Velo-Predictor is fitted anew for each
+
+
+@dataclass
+class Cells:
+    """A seed's cells on one UMAP, with velocities from their true counts.
+
+    Attributes
+    ----------
+    train, reference
+        Training and test cells, each with a neighbour graph of its own and a velocity from true
+        counts.
+    test
+        The test cells with totals, graph and UMAP, and no velocity.
+    scale
+        Each gene's unit (genes,), from `train`.
+    """
+
+    train: AnnData
+    reference: AnnData
+    test: AnnData
+    scale: np.ndarray
+
+
+def cells(adata: AnnData, train: np.ndarray, test: np.ndarray) -> Cells:
+    """Embed a seed's cells and fit velocities on true counts.
+
+    The UMAP is one for all cells, from totals, so that training and test arrows share a compass;
+    graphs and moments are made within train and within test.
+
+    Parameters
+    ----------
+    adata
+        Prepared cells, see :func:`~splicedvae_book.profiles.prepared`.
+    train, test
+        Positions.
+
+    Returns
+    -------
+    The cells.
+    """
+    whole = AnnData(obs=adata.obs, var=adata.var, layers=adata.layers)
+    velocity.embed(whole)
+    parts = []
+    for positions in (train, test):
+        part = whole[positions].copy()
+        velocity.embed(part, umap=False, overwrite=True)
+        parts.append(part)
+    reference = parts[1].copy()
+    for part in (parts[0], reference):
+        velocity.fit(part)
+    return Cells(parts[0], reference, parts[1], metrics.velocity_scale(parts[0]))
+
+
+def from_ratio(test: AnnData, ratio: np.ndarray, counts=None, **kwargs) -> AnnData:
+    """The field that splicing ratios imply.
+
+    Parameters
+    ----------
+    test
+        Cells as in :class:`Cells`.
+    ratio
+        (cells, genes).
+    counts
+        What to split, in place of the totals.
+    kwargs
+        For :func:`splicedvae.velocity.fit`.
+
+    Returns
+    -------
+    A copy with expected layers and a velocity.
+    """
+    field = test.copy()
+    counts = test.layers["total"] if counts is None else counts
+    field.layers["spliced"], field.layers["unspliced"] = split_counts(counts, ratio)
+    velocity.fit(field, **kwargs)
+    return field
+
+
+def from_vectors(test: AnnData, vectors: np.ndarray, genes: np.ndarray) -> AnnData:
+    """A field given as vectors: cells lie at the smoothed totals, the only place known of them.
+
+    Parameters
+    ----------
+    test
+        Cells as in :class:`Cells`.
+    vectors
+        (cells, genes).
+    genes
+        Boolean (genes,): those that decide on transitions.
+
+    Returns
+    -------
+    A copy with a velocity.
+    """
+    field = test.copy()
+    total = field.layers["total"]
+    field.layers["Ms"] = smoothed(field, total, total).layers["Ms"]
+    velocity.project(field, vectors, genes)
+    return field
+
+
+def with_noise(ratio: np.ndarray, seed: int) -> np.ndarray:
+    """Ratios with noise of 0.1 %, so that a gene mean has a velocity at all.
+
+    Parameters
+    ----------
+    ratio
+        (cells, genes).
+    seed
+        Of the noise.
+
+    Returns
+    -------
+    Array (cells, genes) in [0, 1].
+    """
+    noise = np.random.default_rng(seed).normal(0, 1e-3, ratio.shape)
+    return (ratio * (1 + noise)).clip(0, 1)
+
+
+def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> dict:
+    """Score all fields of one protocol on one seed's test cells.
+
+    Parameters
+    ----------
+    adata
+        From :func:`~splicedvae_book.profiles.load`.
+    profile
+        A key of ``splicedvae_book.profiles.PROFILES``.
+    seed
+        Of the split.
+    name
+        One of ``NAMES``.
+    folder
+        Of these results; the fits are kept beside it.
+
+    Returns
+    -------
+    JSON-ready: ``rows``, a report per field.
+    """
+    results = folder.parent
+    whole, (train, _, test) = prepared(adata, profile, seed)
+    bench = cells(whole, train, test)
+    if name == "directions":
+        return {"rows": _directions(bench, seed)}
+    ratios = {m: fits.ratios(results, adata, profile, seed, m) for m in RATIOS}
+    ratios["GeneMean"] = with_noise(ratios["GeneMean"], seed)
+    if name == "query":
+        kept = fits.checkpoint(results, adata, profile, seed, "SplicedVAE")
+        model = SplicedVAE.load(str(kept), whole)
+        means = model.get_normalized_expression(
+            indices=test, library_size="latent", return_numpy=True
+        )
+        fields = _query(bench, ratios, means, seed)
+    else:
+        fields = _reference_gamma(bench, ratios)
+    return {
+        "rows": {
+            row: metrics.velocity_report(reference, field, bench.scale, seed=seed)
+            for row, reference, field in fields
+        }
+    }
+
+
+Fields = Iterator[tuple[str, AnnData, AnnData]]  # name, what it is scored against, field
+
+
+def _query(bench: Cells, ratios: dict, means: np.ndarray, seed: int) -> Fields:
+    """Fields made from the test cells alone, the nulls, and what noise leaves of the truth."""
+    reference, test = bench.reference, bench.test
+    for name in RATIOS:
+        yield name, reference, from_ratio(test, ratios[name])
+    for name in SHORT:
+        yield f"{name}, no draws", reference, from_ratio(test, ratios[name], n_draws=0)
+    denoised = from_ratio(test, ratios["SplicedVAE"], means)
+    yield "SplicedVAE, denoised", reference, denoised
+    genes = bench.train.var["velocity_genes"].to_numpy()
+    for name, vectors in baselines.velocity_baselines(bench.train, reference, seed=seed).items():
+        yield name, reference, from_vectors(test, vectors, genes)
+    first, second = baselines.halves(reference, seed)
+    for half in (first, second):
+        velocity.fit(half, overwrite=True)
+    yield "half versus half", first, second
+
+
+def _reference_gamma(bench: Cells, ratios: dict) -> Fields:
+    """Fields with slopes and velocity genes from the training cells' true counts."""
+    for name in SHORT:
+        field = from_ratio(bench.test, ratios[name], reference=bench.train)
+        yield f"{name}, reference γ", bench.reference, field
+    field = bench.reference.copy()
+    velocity.fit(field, reference=bench.train, overwrite=True)
+    yield "true counts, reference γ", bench.reference, field
+
+
+def _directions(bench: Cells, seed: int) -> dict[str, dict[str, float]]:
+    """Accuracies of methods that name a quadrant and give no vector, over turns of the compass."""
+    parts = bench.train, bench.reference
+    both = concat(parts)
+    clusters = [part.obs["clusters"].astype(str).to_numpy() for part in parts]
+    scores: dict[str, list[tuple[float, float]]] = {}
+    for turn in TURNS:
+        known, true = (
+            velocity.direction_classes(part.obsm["velocity_umap"], turn) for part in parts
+        )
+        majority = pd.Series(known).groupby(clusters[0]).agg(lambda x: x.mode()[0])
+        named = {"cluster majority": majority[clusters[1]].to_numpy()}
+        for layer in ("spliced", "total"):
+            model = baselines.VeloPredictor(layer=layer, seed=seed).fit(bench.train, known)
+            named[f"Velo-Predictor, honest, {layer} counts"] = model.predict(bench.reference)
+        for name, classes in named.items():
+            recall = recall_score(true, classes, labels=np.unique(true), average="macro")
+            scores.setdefault(name, []).append(((classes == true).mean(), recall))
+        leaky = baselines.VeloPredictor(seed=seed).as_published(both, np.append(known, true))
+        scores.setdefault("Velo-Predictor, as published", []).append(tuple(leaky.values()))
+    keys = ("accuracy", "balanced_accuracy")
+    return {
+        name: dict(zip(keys, np.mean(values, axis=0).tolist(), strict=True))
+        | {f"{key}_unrotated": float(x) for key, x in zip(keys, values[0], strict=True)}
+        for name, values in scores.items()
+    }

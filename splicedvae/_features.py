@@ -1,0 +1,57 @@
+"""Coordinates of cells that are read from their total counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+from anndata import AnnData
+from sklearn.decomposition import PCA
+
+from .counts import checked_counts
+
+
+def count_layer(adata: AnnData, name: str) -> sp.csr_array:
+    if name not in adata.layers:
+        raise KeyError(
+            f"layer {name!r} is missing (found: {sorted(adata.layers)}); "
+            "splicedvae.data.prepare adds 'total' beside 'spliced' and 'unspliced'"
+        )
+    return checked_counts(f"layer {name!r}", adata.layers[name], adata.var_names)
+
+
+class LogPCA:
+    """Principal components of totals, scaled to the median training depth, logged and centred.
+
+    Parameters
+    ----------
+    train
+        The cells that fix depth, centre and components; with ``layers["total"]``.
+    n_components
+        How many, at most.
+    seed
+        Of the decomposition.
+    """
+
+    def __init__(self, train: AnnData, n_components: int, seed: int = 0):
+        self._depth = np.median(count_layer(train, "total").sum(1))
+        limit = min(n_components, train.n_vars, train.n_obs)
+        self._pca = PCA(limit, random_state=seed).fit(self._log_normalise(train))
+
+    def _log_normalise(self, adata: AnnData) -> np.ndarray:
+        total = count_layer(adata, "total")
+        scale = self._depth / np.maximum(total.sum(1), 1)
+        return (sp.diags_array(scale) @ total).log1p().toarray()
+
+    def transform(self, adata: AnnData) -> np.ndarray:
+        """Coordinates of cells.
+
+        Parameters
+        ----------
+        adata
+            Cells with the training cells' genes and ``layers["total"]``.
+
+        Returns
+        -------
+        Array (cells, components).
+        """
+        return self._pca.transform(self._log_normalise(adata))

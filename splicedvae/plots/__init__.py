@@ -1,0 +1,41 @@
+"""Figures: one function per panel, from arrays and tables to matplotlib Axes."""
+
+from .data import embedding, error_bound, ratio_against_depth, ratio_by_cluster
+from .diagrams import architecture, splicing_diagram
+from .style import BLUE, COLOURS, GREEN, INK, ORANGE, ROLES, use_style
+from .training import gene_differences, history, scores_over_seeds
+from .velocity import (
+    cell_scores,
+    field_angles,
+    gene_velocity,
+    phase_portrait,
+    stream,
+    transitions,
+    uncertainty,
+)
+
+__all__ = [
+    "BLUE",
+    "COLOURS",
+    "GREEN",
+    "INK",
+    "ORANGE",
+    "ROLES",
+    "architecture",
+    "cell_scores",
+    "embedding",
+    "error_bound",
+    "field_angles",
+    "gene_differences",
+    "gene_velocity",
+    "history",
+    "phase_portrait",
+    "ratio_against_depth",
+    "ratio_by_cluster",
+    "scores_over_seeds",
+    "splicing_diagram",
+    "stream",
+    "transitions",
+    "uncertainty",
+    "use_style",
+]
