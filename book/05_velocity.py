@@ -179,12 +179,19 @@ table.rename(index=rows, columns=columns).round(3)
 _ = sv.plots.scores_over_seeds(scores, "cosine", list(rows)).set_xlabel("cosine, test cells")
 
 # %% tags=["hide-input"]
-rivals = ("GeneMean", "constant velocity", "velocity transfer", "NearestNeighbours", "RidgeBinomial")
+rivals = (
+    "GeneMean",
+    "constant velocity",
+    "velocity transfer",
+    "NearestNeighbours",
+    "RidgeBinomial",
+)
 half = scores.loc["half versus half", "cosine"].mean()
 lab.profiles.finding(
     "SplicedVAE minus each rival, cosine, mean and 95 % interval over seeds: "
     + "; ".join(
-        f"{rows[name]} {lab.experiment.told(scores, 'SplicedVAE', name, 'cosine')}" for name in rivals
+        f"{rows[name]} {lab.experiment.told(scores, 'SplicedVAE', name, 'cosine')}"
+        for name in rivals
     )
     + f". Two halves of the same molecules agree to {half:.2f} with each other; by the Spearman–Brown "
     f"formula, the velocity of all molecules would agree with a second measurement to "
@@ -206,10 +213,13 @@ drawn = {
     "gene mean": null,
 } | {name: lab.fields.from_vectors(bench.test, vectors[name], genes) for name in vectors}
 cosines = {
-    name: sv.metrics.cell_cosine(bench.reference, field, bench.scale) for name, field in drawn.items()
+    name: sv.metrics.cell_cosine(bench.reference, field, bench.scale)
+    for name, field in drawn.items()
 }
 figure = plt.figure(figsize=(10, 4))
-sv.plots.cell_scores(cosines, ax=figure.add_subplot(1, 2, 1)).set_xlabel("cosine with the true velocity")
+sv.plots.cell_scores(cosines, ax=figure.add_subplot(1, 2, 1)).set_xlabel(
+    "cosine with the true velocity"
+)
 arrows = {name: field.obsm["velocity_umap"] for name, field in shown.items()}
 angles = {name: np.degrees(np.arctan2(*a.T)) for name, a in arrows.items()}
 _ = sv.plots.field_angles(angles, ax=figure.add_subplot(1, 2, 2, projection="polar"))
@@ -320,7 +330,9 @@ _, axes = plt.subplots(1, 3, figsize=(12, 4.2))
 for (name, field), ax in zip(shown.items(), axes, strict=True):
     scv.tl.paga(field, groups="clusters")
     confidence = scv.get_df(field, "paga/transitions_confidence").T
-    sv.plots.transitions(field.obsm["X_umap"], field.obs["clusters"], confidence, ax).set_title(name)
+    sv.plots.transitions(field.obsm["X_umap"], field.obs["clusters"], confidence, ax).set_title(
+        name
+    )
     sv.trajectories.fate_probabilities(field)
 
 # %%
@@ -369,11 +381,15 @@ spread = 1 - np.linalg.norm(
 a, b = (field.obsm["velocity_umap"] for field in (bench.reference, predicted))
 turned = np.degrees(np.arctan2(*a.T) - np.arctan2(*b.T))
 error = np.abs((turned + 180) % 360 - 180)
-by_fifth = pd.Series(error).groupby(pd.qcut(spread, 5, labels=[1, 2, 3, 4, 5]), observed=True).mean()
+by_fifth = (
+    pd.Series(error).groupby(pd.qcut(spread, 5, labels=[1, 2, 3, 4, 5]), observed=True).mean()
+)
 _, axes = plt.subplots(1, 2, figsize=(9, 3.8))
 sv.plots.uncertainty(bench.test.obsm["X_umap"], spread, ax=axes[0])
 axes[1].plot(by_fifth.index.astype(int), by_fifth, "o-")
-_ = axes[1].set(xlabel="fifth of the cells, by spread", ylabel="angle to the true arrow, °", ylim=(0, None))
+_ = axes[1].set(
+    xlabel="fifth of the cells, by spread", ylabel="angle to the true arrow, °", ylim=(0, None)
+)
 
 # %% tags=["hide-input"]
 lab.profiles.finding(
@@ -416,9 +432,15 @@ _ = sv.plots.stream(query)
 # %% tags=["remove-stderr"]
 answers = lab.experiment.table(lab.experiment.run(lab.queries, adata, profile, results))
 outcome = answers.groupby("model", sort=False).mean().round(3)
-outcome.index = pd.MultiIndex.from_tuples([tuple(n.split(": ")) for n in outcome.index], names=["query", "from"])
+outcome.index = pd.MultiIndex.from_tuples(
+    [tuple(n.split(": ")) for n in outcome.index], names=["query", "from"]
+)
 outcome[["d2", "cosine", "cosine_reference_γ", "accuracy", "angular_error"]].rename(
-    columns={"d2": "D²", "cosine_reference_γ": "cosine, slopes from train", "angular_error": "angle, °"}
+    columns={
+        "d2": "D²",
+        "cosine_reference_γ": "cosine, slopes from train",
+        "angular_error": "angle, °",
+    }
 )
 
 
@@ -441,7 +463,7 @@ def verdict(query: str) -> str:
 
 wrong = answers.loc["spliced counts: SplicedVAE, wrong input", "d2"].mean()
 lab.profiles.finding(
-    f"the rule that the scores give (trust: D² above 0, and a cosine surely above the gene mean's):\n\n"
+    "the rule that the scores give (trust: D² above 0, and a cosine surely above the gene mean's):\n\n"
     + "\n".join(verdict(q) for q in outcome.index.unique("query"))
     + f"\n\nSpliced counts given to the model for totals have D² {wrong:+.3f}: the one mistake that costs most.",
     profile,
@@ -458,8 +480,13 @@ lab.profiles.finding(
 deep = lab.experiment.table(lab.experiment.run(lab.depth, adata, profile, results))
 means = deep["cosine"].groupby("model", sort=False).mean()
 depths = lab.depth.DEPTHS
-ax = plt.figure().add_subplot(xscale="log", xlabel="depth of S and U", ylabel="cosine with true velocity")
-for ending, label in (("", "scVelo on thinned S and U"), (lab.depth.OWN_GRAPH, "and neighbours from the thinned")):
+ax = plt.figure().add_subplot(
+    xscale="log", xlabel="depth of S and U", ylabel="cosine with true velocity"
+)
+for ending, label in (
+    ("", "scVelo on thinned S and U"),
+    (lab.depth.OWN_GRAPH, "and neighbours from the thinned"),
+):
     curve = [means[lab.depth.THINNED.format(d) + ending] for d in depths]
     ax.plot(depths, curve, "o-", label=label)
 for name, style in (("SplicedVAE", "-"), ("GeneMean", "--"), (lab.depth.TRUE_RATIO, ":")):

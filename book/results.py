@@ -1,38 +1,63 @@
-"""The fits that chapters share, made once: `make results` calls this, and so does `make book`."""
+"""Results that chapters share, made once: `make results` calls this, and so does `make book`."""
 
+import json
 from pathlib import Path
+
+import pandas as pd
 
 import splicedvae_book as lab
 
-SHOWN = ["d2", "within_gene_r", "rmse_observed", "r_observed", "elbo", "silhouette"]
+SHOWN = {
+    "fits": ["d2", "within_gene_r", "rmse_observed", "r_observed", "elbo", "silhouette"],
+    "fields": ["cosine", "cosine_raw", "angular_error", "accuracy", "balanced_accuracy", "cbdir"],
+    "queries": ["d2", "cosine", "cosine_reference_γ", "accuracy"],
+    "depth": ["cosine", "cosine_raw", "accuracy", "d2"],
+}
 PAIRS = [
-    ("SplicedVAE", "RidgeBinomial", "d2"),
-    ("SplicedVAE", "SplicedVAE, detached head", "d2"),
-    ("SplicedVAE", "SplicedVAE, detached head", "elbo"),
-    ("SplicedVAE", "scVI", "elbo"),
+    ("fits", "SplicedVAE", "RidgeBinomial", "d2"),
+    ("fits", "SplicedVAE", "SplicedVAE, detached head", "d2"),
+    ("fits", "SplicedVAE", "SplicedVAE, detached head", "elbo"),
+    ("fits", "SplicedVAE", "scVI", "elbo"),
+    ("fields", "SplicedVAE", "GeneMean", "cosine"),
+    ("fields", "SplicedVAE", "constant velocity", "cosine"),
+    ("fields", "SplicedVAE", "velocity transfer", "cosine"),
+    ("fields", "SplicedVAE", "NearestNeighbours", "cosine"),
+    ("fields", "SplicedVAE", "NearestNeighbours, no draws", "cosine"),
+    ("fields", "SplicedVAE", "GeneMean", "accuracy"),
+    ("fields", "SplicedVAE", "cluster majority", "accuracy"),
+    ("fields", "SplicedVAE", "Velo-Predictor, honest, spliced counts", "accuracy"),
+    ("depth", "SplicedVAE", "scVelo, depth 0.1", "cosine"),
 ]
 
 
 def run(profile: str, out: Path) -> None:
-    """Compute what is missing of a profile's results, write the table and print its means.
+    """Compute what is missing of a profile's results, write the tables and print their means.
 
     Parameters
     ----------
     profile
         ``"smoke"``, ``"standard"`` or ``"full"``.
     out
-        Folder of the results; the table is ``scores-<profile>.csv`` there, a line per model and
-        seed.
+        Folder of the results. There, ``<stage>-<profile>.csv`` has a line per model or field and
+        seed, and ``scorecard.json`` the paper's claims.
     """
     lab.profiles.quiet()
     adata = lab.profiles.load(profile)
-    scores = lab.experiment.table(lab.experiment.run(lab.fits, adata, profile, out))
-    scores.to_csv(out / f"scores-{profile}.csv")
-
-    seeds = scores.index.get_level_values("seed").nunique()
-    print(f"\n{adata.uns['provenance']['name']}; test cells, mean over {seeds} seed(s)")
-    print(scores[SHOWN].groupby("model", sort=False).mean().round(4).to_string(na_rep="–"))
+    tables = {
+        stage: lab.experiment.table(lab.experiment.run(getattr(lab, stage), adata, profile, out))
+        for stage in SHOWN
+    }
+    seeds = lab.profiles.PROFILES[profile].seeds
+    print(f"\n{adata.uns['provenance']['name']}; test cells, mean over {len(seeds)} seed(s)")
+    for stage, columns in SHOWN.items():
+        tables[stage].to_csv(out / f"{stage}-{profile}.csv")
+        means = tables[stage][columns].groupby("model", sort=False).mean()
+        print(f"\n{stage}\n{means.round(4).to_string(na_rep='–')}")
     print("\nDifferences paired by seed, with 95 % intervals")
-    for a, b, score in PAIRS:
-        mean, low, high = lab.experiment.difference(scores, a, b, score)
-        print(f"{score}: {a} − {b}: {mean:+.4f} [{low:+.4f}, {high:+.4f}]")
+    for stage, a, b, score in PAIRS:
+        print(f"{score}: {a} − {b}: {lab.experiment.told(tables[stage], a, b, score, 4)}")
+
+    card = lab.scorecard.scorecard(adata, profile, out, tables["fits"], tables["fields"])
+    (out / "scorecard.json").write_text(json.dumps(card, indent=1, ensure_ascii=False))
+    claims = pd.DataFrame(card["claims"]).set_index("claim")
+    print(f"\nscorecard\n{claims[['paper', 'verdict']].to_string()}")

@@ -22,7 +22,12 @@ MIN_R2, MIN_GAMMA = 0.01, 0.01  # scVelo's bounds for a velocity gene
 
 @contextmanager
 def quiet_scvelo() -> Iterator:
-    """scVelo without its messages and deprecation warnings."""
+    """Silence scVelo: neither its messages nor warnings get out.
+
+    Yields
+    ------
+    The package ``scvelo``.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import scvelo as scv

@@ -5,7 +5,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from anndata import AnnData
 from matplotlib.colors import to_hex
+from matplotlib.patches import FancyArrowPatch
+from scipy.special import i0
+from scipy.stats import t as t_distribution
 
 from splicedvae import plots
 from splicedvae.simulate import STAGES
@@ -71,3 +75,124 @@ def test_error_bound_is_the_bound():
     ax = plots.error_bound(scores, (0.67, 0.1271))
     x, y = ax.lines[0].get_data()
     np.testing.assert_allclose(y, 0.3 * np.sqrt(1 - np.asarray(x) ** 2), atol=1e-9)
+
+
+def test_scores_over_seeds_draws_intervals_and_roles():
+    index = pd.MultiIndex.from_product([["SplicedVAE", "noise"], range(3)])
+    scores = pd.DataFrame({"cosine": [0.5, 0.6, 0.7, 0.0, 0.1, -0.1]}, index=index)
+    models = ["SplicedVAE", "noise"]
+    ax = plots.scores_over_seeds(scores, "cosine", models, {"noise": "null"}, intervals=True)
+    half = t_distribution.ppf(0.975, 2) * 0.1 / np.sqrt(3)
+    for bar, mean, role in zip(ax.patches, (0.6, 0.0), ("ours", "null"), strict=True):
+        assert bar.get_x() == pytest.approx(mean - half)
+        assert bar.get_width() == pytest.approx(2 * half)
+        assert to_hex(bar.get_facecolor()) == plots.ROLES[role].lower()
+    one = plots.scores_over_seeds(scores.xs(0, level=1, drop_level=False), "cosine", models)
+    assert len(one.patches) == 0  # one seed has no interval
+
+
+# velocity
+
+
+@pytest.fixture
+def cells():
+    """20 × 20 cells in a square, Alpha on the left and Beta on the right, all drifting east."""
+    points = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), axis=-1).reshape(-1, 2)
+    rng = np.random.default_rng(0)
+    cells = AnnData(
+        obs=pd.DataFrame(
+            {"clusters": np.where(points[:, 0] < 10, "Alpha", "Beta")}, index=map(str, range(400))
+        ),
+        var=pd.DataFrame({"velocity_gamma": [0.5, 2.0]}, index=["Cpe", "Ins1"]),
+        layers={name: rng.normal(size=(400, 2)) for name in ("Ms", "Mu", "velocity")},
+    )
+    cells.obsm["X_umap"], cells.obsm["velocity_umap"] = points, np.tile([0.3, 0.0], (400, 1))
+    return cells
+
+
+def test_stream_follows_the_arrows_and_leaves_the_cells_alone(cells, capsys, recwarn):
+    before = cells.copy()
+    ax = plots.stream(cells)
+    assert capsys.readouterr() == ("", "") and len(recwarn) == 0
+    steps = np.diff([s for s in ax.collections[2].get_segments() if len(s) == 2], axis=1)[:, 0]
+    assert len(steps) > 100 and steps[:, 0].mean() > 0.1
+    assert (steps[:, 0] >= 0).all() and np.abs(steps[:, 1]).max() < 1e-6
+    for dots, name in zip(ax.collections[:2], ("Beta", "Alpha"), strict=True):
+        here = cells.obsm["X_umap"][cells.obs["clusters"] == name]
+        np.testing.assert_array_equal(dots.get_offsets(), here)
+        assert to_hex(dots.get_facecolor()[0]) == plots.COLOURS[name].lower()
+    assert ax.get_aspect() == 1 and len(ax.figure.axes) == 1
+    assert dict(cells.uns) == {} and list(cells.obs) == ["clusters"]
+    assert set(cells.obsm) == set(before.obsm)
+    assert cells.obs["clusters"].dtype == before.obs["clusters"].dtype
+
+
+def test_field_angles_are_densities_whose_area_is_one():
+    angles = {"even": np.arange(0, 360, 0.5), "east": np.full(9, 90.0)}
+    ax = plots.field_angles(angles, {"even": "null"})
+    even, east, circle = (line.get_ydata() for line in ax.lines)
+    np.testing.assert_allclose(even, 1, atol=1e-6)
+    np.testing.assert_array_equal(circle, 1)
+    theta = ax.lines[1].get_xdata()
+    np.testing.assert_allclose(east**2, np.exp(30 * np.cos(theta - np.pi / 2)) / i0(30))
+    assert (east[:-1] ** 2).mean() == pytest.approx(1)  # area over that of the dashed circle
+    assert ax.get_theta_offset() == np.pi / 2 and ax.get_theta_direction() == -1  # a compass
+    assert to_hex(ax.lines[0].get_color()) == plots.ROLES["null"]
+
+
+def test_cell_scores_show_quartiles_and_mean():
+    rng = np.random.default_rng(0)
+    values = {"SplicedVAE": rng.normal(0.5, 0.1, 300), "noise": rng.normal(0, 0.1, 300)}
+    ax = plots.cell_scores(values, {"noise": "null"})
+    for row, (value, role) in enumerate(zip(values.values(), ("ours", "null"), strict=True)):
+        box, dot = ax.lines[2 * row : 2 * row + 2]
+        np.testing.assert_allclose(box.get_xdata(), np.quantile(value, [0.25, 0.75]))
+        assert dot.get_xydata() == pytest.approx(np.array([[value.mean(), row]]))
+        density = ax.collections[row]
+        assert to_hex(density.get_facecolor()[0]) == plots.ROLES[role].lower()
+        x = density.get_paths()[0].vertices[:, 0]
+        assert (x.min(), x.max()) == pytest.approx((value.min(), value.max()))
+    assert [t.get_text() for t in ax.get_yticklabels()] == list(values)
+
+
+def test_phase_portrait_has_moments_and_slope(cells):
+    ax = plots.phase_portrait(cells, "Ins1")
+    beta = cells.obs["clusters"] == "Beta"
+    moments = np.column_stack([cells.layers[name][beta, 1] for name in ("Ms", "Mu")])
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), moments)
+    assert ax.lines[0].get_slope() == 2
+    with pytest.raises(KeyError, match="Gcg"):
+        plots.phase_portrait(cells, "Gcg")
+
+
+def test_gene_velocity_has_colours_even_around_0(cells):
+    dots = plots.gene_velocity(cells, "Cpe").collections[0]
+    values = cells.layers["velocity"][:, 0]
+    np.testing.assert_array_equal(dots.get_array(), values[np.argsort(np.abs(values))])
+    limit = np.quantile(np.abs(values), 0.98)
+    assert dots.get_clim() == pytest.approx((-limit, limit))
+
+
+def test_transitions_have_the_width_of_their_confidence(cells):
+    names = ["Beta", "Alpha"]
+    confidence = pd.DataFrame([[0, 0.2], [0.8, 0]], index=names, columns=names)
+    ax = plots.transitions(cells.obsm["X_umap"], cells.obs["clusters"], confidence)
+    centres = {dots.get_label(): dots.get_offsets()[0] for dots in ax.collections[2:]}
+    assert {name: tuple(xy) for name, xy in centres.items()} == {
+        "Alpha": (4.5, 9.5),
+        "Beta": (14.5, 9.5),
+    }
+    ways = [patch for patch in ax.patches if isinstance(patch, FancyArrowPatch)]
+    assert [way.get_linewidth() for way in ways] == [1.5, 4.5]
+    ends = [tuple(map(tuple, way._posA_posB)) for way in ways]  # from Beta, then from Alpha
+    assert ends == [((14.5, 9.5), (4.5, 9.5)), ((4.5, 9.5), (14.5, 9.5))]
+    assert ax.get_legend_handles_labels()[1] == ["Beta", "Alpha"]  # as in COLOURS
+
+
+def test_uncertainty_marks_the_worst(cells):
+    spread = np.linspace(0, 0.9, 400)
+    ax = plots.uncertainty(cells.obsm["X_umap"], spread, worst=0.05)
+    dots, rings = ax.collections
+    np.testing.assert_array_equal(dots.get_array(), spread)
+    np.testing.assert_array_equal(rings.get_offsets(), cells.obsm["X_umap"][-20:])
+    assert dots.get_clim() == pytest.approx((0, 0.9))

@@ -100,8 +100,8 @@ def test_fit_is_scvelos_stochastic_model(kind, request):
     graphs = ("velocity_graph", "velocity_graph_neg")
     for name in graphs:
         assert theirs.uns[name].nnz > 10 * cells.n_obs
-        assert abs(cells.uns[name] - theirs.uns[name]).max() < rtol
-    # an arrow sums exp(10 × graph) - 1, which takes rounding of 1e-7 tenfold
+        assert abs(cells.uns[name] - theirs.uns[name]).max() < 1e-5  # square roots: rounding grows
+    # an arrow sums exp(10 × graph) - 1, where it grows tenfold
     ours, other = cells.obsm["velocity_umap"], theirs.obsm["velocity_umap"]
     np.testing.assert_allclose(ours, other, rtol=0, atol=1e-5 * np.abs(other).max())
     # from the very same velocity there is no difference at all
@@ -229,7 +229,7 @@ def test_draws_undo_the_bias_of_expectations():
     genes, of_draws, of_plain = ((x[2] > 0.01) & (x[1] > 0.01) for x in (counted, drawn, plain))
     both = genes & of_draws & of_plain
     assert both.sum() > 50
-    from_draws, from_plain = (np.log(x[0] / counted[0])[both] for x in (drawn, plain))
+    from_draws, from_plain = (np.log(x[0][both] / counted[0][both]) for x in (drawn, plain))
     assert np.median(np.abs(from_draws)) < 0.1 < 0.25 < np.median(np.abs(from_plain))
     assert abs(np.median(from_draws)) < 0.03 < 0.25 < np.median(from_plain)
     true = cells.var["gamma_true"].to_numpy()[both]
@@ -398,7 +398,9 @@ def test_velocity_genes_are_needed(cells):
 @pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
 @pytest.mark.parametrize("layer", ["spliced", "unspliced"])
 def test_what_no_count_can_be(cells, layer, value):
-    cells.layers[layer][5, 4] = value
+    counts = cells.layers[layer].tolil()
+    counts[5, 4] = value
+    cells.layers[layer] = counts.tocsr()
     gene = cells.var_names[4]
     with pytest.raises(ValueError, match=rf"Layer '{layer}' holds {value} in gene {gene}; give c"):
         velocity.fit(cells)

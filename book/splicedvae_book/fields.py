@@ -100,7 +100,9 @@ def cells(adata: AnnData, train: np.ndarray, test: np.ndarray) -> Cells:
     return Cells(parts[0], reference, parts[1], metrics.velocity_scale(parts[0]))
 
 
-def from_ratio(test: AnnData, ratio: np.ndarray, counts=None, **kwargs) -> AnnData:
+def from_ratio(
+    test: AnnData, ratio: np.ndarray, counts: np.ndarray | None = None, **kwargs
+) -> AnnData:
     """The field that splicing ratios imply.
 
     Parameters
@@ -111,7 +113,7 @@ def from_ratio(test: AnnData, ratio: np.ndarray, counts=None, **kwargs) -> AnnDa
         (cells, genes).
     counts
         What to split, in place of the totals.
-    kwargs
+    **kwargs
         For :func:`splicedvae.velocity.fit`.
 
     Returns

@@ -3,17 +3,22 @@
 A model is trained on cells with spliced (S) and unspliced (U) counts. Its queries are held-out
 cells from which these have been removed; what is predicted is then scored against what was
 removed. All fields of a query lie on one neighbour graph and one UMAP, those of its own counts, so
-the velocity from its true S and U is fitted on them too.
+the velocity from its true S and U is fitted on them too. Cosines are over the velocity genes of
+that fit, also where cells are simulated and the true velocity is known.
+
+With spliced counts alone, a gene's own count is the numerator of the ratio that is scored. A model
+that reads it (``own_total``) knows that the ratio is 0 where no spliced molecule was counted: its
+D² says little of what it knows of cells, and it has no unspliced molecules to give to such a cell.
+:data:`NO_OWN` reads the cell's state alone.
 """
 
 from __future__ import annotations
 
-import logging
-from os import PathLike
+import warnings
+from pathlib import Path
 
 import numpy as np
 import scvi
-import torch
 from anndata import AnnData
 from scipy import sparse
 
@@ -22,31 +27,24 @@ from splicedvae.counts import split_counts, total_counts
 from splicedvae.model import SplicedVAE
 from splicedvae.simulate import simulate
 
-from . import fits
-from .fields import from_vectors
-from .profiles import PROFILES, prepared, quiet
+from . import fields, fits
+from .profiles import PROFILES, prepared
 
 TOTALS, SPLICED, GENES = "S+U totals", "spliced counts", "70 % of the genes"
 BATCH, TISSUES = "simulated second batch", "simulated tissues"
 NAMES = (TOTALS, SPLICED, GENES, BATCH, TISSUES)
-#: What is scored as a query of its own in the job ``TISSUES``.
+#: The two queries of the job ``TISSUES``.
 SAME_TISSUE, OTHER_TISSUE = "same simulated tissue", "another simulated tissue"
-#: Modules that a query runs through, besides those of the fits.
-SOURCES = {
-    "splicedvae": (
-        "simulate",
-        "steady_state",
-        "velocity",
-        "velocity_baselines",
-        "velocity_metrics",
-    ),
-    "splicedvae_book": ("fields", "queries"),
-}
+#: Modules that these jobs run through: those of a field, and this one.
+SOURCES = fields.SOURCES | {"splicedvae_book": (*fields.SOURCES["splicedvae_book"], "queries")}
 GENE_SHARE = 0.7
 BATCH_DEPTH, CAPTURE_LOG_SD = 0.5, 0.3
+SPECIES = ("spliced", "unspliced")
 SCORES = ("cosine", "cosine_raw", "accuracy", "angular_error")
 REFERENCE = "_reference_γ"  # ends the scores of the second protocol
-WRONG_INPUT = ", wrong input"
+DENOISED, WRONG_INPUT = ", denoised", ", wrong input"
+NO_OWN = "SplicedVAE, without own count"
+TRUTH = "true S and U"
 
 
 def stripped(cells: AnnData, layer: str = "total") -> AnnData:
@@ -87,7 +85,7 @@ def second_batch(cells: AnnData, seed: int = 0) -> AnnData:
     ``var["kept_spliced"]`` and ``var["kept_unspliced"]``.
     """
     rng, batch = np.random.default_rng(seed), cells.copy()
-    for name in ("spliced", "unspliced"):
+    for name in SPECIES:
         factor = rng.lognormal(-(CAPTURE_LOG_SD**2) / 2, CAPTURE_LOG_SD, cells.n_vars)
         kept = np.minimum(BATCH_DEPTH * factor, 1)
         counts = sparse.csr_matrix(cells.layers[name], dtype=np.float32, copy=True)
@@ -98,9 +96,7 @@ def second_batch(cells: AnnData, seed: int = 0) -> AnnData:
     return batch
 
 
-def run_job(
-    adata: AnnData, profile: str, seed: int, name: str, results: str | PathLike
-) -> dict[str, dict]:
+def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> dict:
     """Predict ratios and velocity of one kind of query, and score them.
 
     Parameters
@@ -113,19 +109,17 @@ def run_job(
         Of the split, and of all that is drawn here.
     name
         One of ``NAMES``.
-    results
-        Folder in which the fits are kept.
+    folder
+        Of these results; the fits are kept beside it.
 
     Returns
     -------
-    ``rows``: named by query and predictor, as in "spliced counts: SplicedVAE". Each holds
-    ``SCORES`` of a velocity, for ratios also with slopes and velocity genes of the training cells
-    (names end in ``REFERENCE``), and for ratios ``d2``, over the gene mean of the training cells,
-    and ``within_gene_r``. ``WRONG_INPUT`` names predictors that expect totals.
+    ``rows``, named by query and predictor, as in "spliced counts: SplicedVAE". A velocity has
+    ``SCORES``; one from layers has them once more, ending in ``REFERENCE``, with slopes and
+    velocity genes of the training cells; ratios have ``d2``, over the gene mean of the training
+    cells, and ``within_gene_r``. Predictors in ``WRONG_INPUT`` take the counts for totals; those
+    in ``DENOISED`` split the decoder's means in place of the counts.
     """
-    quiet()
-    torch.set_num_threads(1)
-    logging.getLogger("splicedvae").setLevel(logging.WARNING)  # a worker would repeat each note
     source = adata
     if name == TISSUES:
         n_obs = PROFILES[profile].n_obs or 3000
@@ -133,24 +127,27 @@ def run_job(
     cells, (train, val, test) = prepared(source, profile, seed)
     known, truth = cells[np.concatenate([train, val])].copy(), cells[test].copy()
     split = np.split(np.arange(known.n_obs), [len(train)])
-    queries, models = {name: truth}, {}
-    if name == GENES:
-        n_genes = round(GENE_SHARE * cells.n_vars)
-        kept = np.random.default_rng(seed).choice(cells.n_vars, n_genes, replace=False)
-        queries[name] = truth[:, np.sort(kept)].copy()
-    elif name == BATCH:
-        queries[name] = second_batch(truth, seed)
-    elif name == TISSUES:
-        other = simulate(n_obs, n_obs // 3, seed, programme_seed=seed)
-        other = other[test, cells.var_names].copy()
+    queries = {name: truth}
+    if name == TISSUES:
+        models = {"SplicedVAE": _trained(known, split, profile, seed)}
+        other = simulate(n_obs, n_obs // 3, seed, programme_seed=seed)[test, cells.var_names].copy()
         other.layers["total"] = total_counts(other)
         queries = {SAME_TISSUE: truth, OTHER_TISSUE: other}
-        models["total"] = _trained(known, split, profile, seed, "total")
-    if name != TISSUES:
-        folder = fits.checkpoint(results, adata, profile, seed, "SplicedVAE")
-        models["total"] = SplicedVAE.load(str(folder), known.copy())
+    else:
+        kept = fits.checkpoint(folder.parent, adata, profile, seed, "SplicedVAE")
+        models = {"SplicedVAE": SplicedVAE.load(str(kept), known.copy())}
     if name == SPLICED:
-        models["spliced"] = _trained(known, split, profile, seed, "spliced")
+        models = {
+            "SplicedVAE": _trained(known, split, profile, seed, "spliced"),
+            NO_OWN: _trained(known, split, profile, seed, "spliced", own_total=False),
+            f"SplicedVAE{WRONG_INPUT}": models["SplicedVAE"],
+        }
+    elif name == GENES:
+        n_genes = round(GENE_SHARE * cells.n_vars)
+        chosen = np.random.default_rng(seed).choice(cells.n_vars, n_genes, replace=False)
+        queries = {name: truth[:, np.sort(chosen)].copy()}
+    elif name == BATCH:
+        queries = {name: second_batch(truth, seed)}
 
     train, val = (known[part].copy() for part in split)
     velocity.embed(train, overwrite=True)  # a file may bring an embedding of its own
@@ -165,66 +162,68 @@ def run_job(
     }
 
 
-def _trained(known: AnnData, split, profile: str, seed: int, input: str) -> SplicedVAE:
+def _trained(known, split, profile: str, seed: int, input: str = "total", **kwargs) -> SplicedVAE:
     scvi.settings.seed = seed
     known = known.copy()
     SplicedVAE.setup_anndata(known, input=input)
-    model = SplicedVAE(known)
+    model = SplicedVAE(known, **kwargs)
     model.train(PROFILES[profile].max_epochs, split=split, enable_progress_bar=False)
     return model
 
 
 def _rows(train, val, truth, layer: str, models: dict, seed: int) -> dict[str, dict]:
-    """Scores by predictor. `layer` names what the user has; `models` what each model expects."""
+    """Scores by predictor; `layer` names what the user has."""
     cells, genes = stripped(truth, layer), truth.var_names
     train, val = (part[:, genes].copy() for part in (train, val))
-    gene_mean = baselines.GeneMean().fit(train, val)
-    ratios = {"GeneMean": (gene_mean.predict(cells), layer)}  # and what they take counts for
+    ratios, pairs = {}, {}  # of spliced and unspliced counts
+    for row, model in models.items():
+        with warnings.catch_warnings(action="ignore"):  # scVI's, of the genes that are missing
+            query = SplicedVAE.prepare_query_anndata(cells, model)
+        given = {"gene_list": genes, "return_numpy": True}
+        ratios[row] = model.get_splicing_ratio(query, **given)
+        pairs[row] = split_counts(cells.X, ratios[row], model.input)
+        if model.input == "spliced":
+            means = model.get_normalized_expression(query, library_size="latent", **given)
+            pairs[row + DENOISED] = split_counts(means, ratios[row], model.input)
+    cells = _as_total(cells)
+    mean = baselines.GeneMean().fit(train, val)
+    ratios["GeneMean"] = mean.predict(cells)
+    pairs["GeneMean"] = split_counts(cells.X, ratios["GeneMean"], layer)
     for kind in dict.fromkeys((layer, "total")):
-        wrong = "" if kind == layer else WRONG_INPUT
-        query = SplicedVAE.prepare_query_anndata(cells, models[kind])
-        ratio = models[kind].get_splicing_ratio(query, gene_list=genes, return_numpy=True)
-        ratios[f"SplicedVAE{wrong}"] = ratio, kind
+        row = "NearestNeighbours" + ("" if kind == layer else WRONG_INPUT)
         nearest = baselines.NearestNeighbours(seed=seed)
         nearest.fit(_as_total(train, kind), _as_total(val, kind))
-        ratios[f"NearestNeighbours{wrong}"] = nearest.predict(_as_total(cells)), kind
+        ratios[row] = nearest.predict(cells)
+        pairs[row] = split_counts(cells.X, ratios[row], kind)
+    pairs[TRUTH] = [truth.layers[name] for name in SPECIES]
 
-    cells = _as_total(cells)
     velocity.embed(cells)
-    reference = cells.copy()
-    pair = [truth.layers[name] for name in ("spliced", "unspliced")]
-    reference.layers["spliced"], reference.layers["unspliced"] = pair
-    velocity.fit(reference)
-    fields = {"true S and U": reference}
-    scale = metrics.velocity_scale(train)
-    if "velocity_true" in truth.layers:
-        scale = metrics.velocity_scale(train, "velocity_true")
-        reference = reference.copy()
-        reference.layers["spliced_true"] = truth.layers["spliced_true"]
-        known = truth.layers["velocity_true"]
-        velocity.project(reference, known, scale > 0, xkey="spliced_true", overwrite=True)
 
-    def scores(field: AnnData, ending: str = "") -> dict[str, float]:
-        report = metrics.velocity_report(reference, field, scale)
+    def field(row: str, by: AnnData | None = None) -> AnnData:
+        field = cells.copy()
+        field.layers["spliced"], field.layers["unspliced"] = pairs[row]
+        velocity.fit(field, reference=by)
+        return field
+
+    reference, scale = field(TRUTH), metrics.velocity_scale(train)
+    carried = baselines.velocity_baselines(_as_total(train, layer), reference, seed=seed)
+    if "velocity_true" in truth.layers:
+        reference.layers["spliced_true"] = truth.layers["spliced_true"]
+        known, fitted = truth.layers["velocity_true"], reference.var["velocity_genes"]
+        velocity.project(reference, known, fitted, xkey="spliced_true", overwrite=True)
+
+    def scores(predicted: AnnData, ending: str = "") -> dict[str, float]:
+        report = metrics.velocity_report(reference, predicted, scale)
         return {f"{score}{ending}": report[score] for score in SCORES}
 
-    listed = metrics.within_gene_list(train.layers["total"], truth.layers["total"])
-    rows = {}
-    for row, (ratio, kind) in ratios.items():
-        within = listed if listed.any() else None  # a thinned run
-        report = metrics.ratio_report(*pair, ratio, gene_mean.mean_, genes=within)
-        rows[row] = {score: report[score] for score in ("d2", "within_gene_r")}
-        field = cells.copy()
-        field.layers["spliced"], field.layers["unspliced"] = split_counts(cells.X, ratio, kind)
-        velocity.fit(field)
-        fields[row] = field
-    for row, field in fields.items():
-        by_train = field.copy()
-        velocity.fit(by_train, reference=train, overwrite=True)
-        rows[row] = rows.get(row, {}) | scores(field) | scores(by_train, REFERENCE)
-    carried = baselines.velocity_baselines(_as_total(train, layer), reference, seed=seed)
+    rows = {row: scores(field(row)) | scores(field(row, train), REFERENCE) for row in pairs}
     for row in ("velocity transfer", "constant velocity"):
-        rows[row] = scores(from_vectors(cells, carried[row], train.var["velocity_genes"]))
+        rows[row] = scores(fields.from_vectors(cells, carried[row], train.var["velocity_genes"]))
+    listed = metrics.within_gene_list(train.layers["total"], truth.layers["total"])
+    listed = listed if listed.any() else None  # a thinned run
+    for row, ratio in ratios.items():
+        report = metrics.ratio_report(*pairs[TRUTH], ratio, mean.mean_, genes=listed)
+        rows[row] |= {score: report[score] for score in ("d2", "within_gene_r")}
     return rows
 
 

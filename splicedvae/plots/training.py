@@ -57,8 +57,7 @@ def scores_over_seeds(
     models
         From top to bottom.
     roles
-        Model: a key of ``ROLES``, which decides its colour; unless given, ``"ours"`` for names
-        that start with "SplicedVAE" and ``"baseline"`` for others.
+        As in :func:`cell_scores`, by model.
     intervals
         Add the 95 % t-interval of the mean where there are two seeds or more.
     ax

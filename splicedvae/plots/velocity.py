@@ -90,7 +90,7 @@ def field_angles(
     angles
         Field: degrees clockwise from north, (cells,).
     roles
-        As in :func:`cell_scores`.
+        As in :func:`cell_scores`; without them each field has a colour of its own.
     ax
         Polar axes.
 
@@ -103,7 +103,7 @@ def field_angles(
     for name, degrees in angles.items():
         kernel = CONCENTRATION * (np.cos(grid - np.radians(degrees)[:, None]) - 1)
         radius = np.sqrt(np.exp(kernel).mean(0) / i0e(CONCENTRATION))
-        ax.plot(grid, radius, color=_role_colour(name, roles), lw=2, label=name)
+        ax.plot(grid, radius, lw=2, label=name, color=_role_colour(name, roles) if roles else None)
     ax.plot(grid, np.ones_like(grid), "--", color=INK, lw=1)
     ax.set(theta_zero_location="N", theta_direction=-1, rlabel_position=135)
     ax.set_xticks(np.radians([0, 90, 180, 270]), ["N", "E", "S", "W"])
@@ -124,8 +124,8 @@ def cell_scores(
     values
         Field: score of each cell, (cells,); from top to bottom.
     roles
-        Field: a key of ``ROLES``, which decides its colour; unless given, ``"ours"`` for names
-        that start with "SplicedVAE" and ``"baseline"`` for others.
+        Field: ``"truth"``, ``"ours"``, ``"baseline"``, ``"null"`` or ``"ceiling"``, which decides
+        its colour; unless given, ours if the name starts with "SplicedVAE", else baseline.
     ax
         Where to draw.
 
@@ -238,7 +238,7 @@ def transitions(
     _frame(ax, coordinates)
     centres = {}
     for dots in list(ax.collections):
-        name, centre = dots.get_label(), np.median(dots.get_offsets(), axis=0)
+        name, centre = dots.get_label(), np.median(np.asarray(dots.get_offsets()), axis=0)
         dots.set_label("")
         ax.scatter(*centre, s=170, color=COLOURS.get(name, INK), ec="white", label=name, zorder=3)
         centres[name] = centre
