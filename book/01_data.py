@@ -23,7 +23,7 @@ import splicedvae as sv
 import splicedvae_book as lab  # what only the chapters need: profiles, shared fits
 
 lab.profiles.quiet()
-sv.plots.use_style()
+lab.plots.use_style()
 adata = lab.profiles.load(profile)
 lab.profiles.banner(adata, profile)
 
@@ -36,7 +36,7 @@ lab.profiles.banner(adata, profile)
 # $$ \frac{du}{dt} = \alpha - \beta u, \qquad \frac{ds}{dt} = \beta u - \gamma s. $$
 
 # %% mystnb={"image": {"alt": "Diagram from left to right: a gene is transcribed at rate alpha into an unspliced molecule, two exons with an intron between them; splicing at rate beta u turns it into a spliced molecule of two joined exons; degradation at rate gamma s removes it."}, "figure": {"caption": "Every spliced molecule was unspliced before, so the unspliced count runs ahead of the spliced one.", "name": "fig-life"}} tags=["hide-input"]
-ax = sv.plots.splicing_diagram()
+ax = lab.plots.splicing_diagram()
 
 # %% [markdown]
 # Left alone, the two come to rest at $u = \alpha/\beta$ and $s = \alpha/\gamma$. The ratio is then
@@ -108,7 +108,7 @@ gene_mean = sv.baselines.GeneMean().fit(adata[train], adata[val])
 middle = np.argsort(-n.sum(0))[20:220]  # well counted, but not extreme
 gene = middle[np.argmin(abs(gene_mean.mean_[middle] - 0.7))]
 p = gene_mean.mean_[gene]
-ax = sv.plots.ratio_against_depth(s[:, gene], n[:, gene], p)
+ax = lab.plots.ratio_against_depth(s[:, gene], n[:, gene], p)
 _ = ax.set_title(f"{adata.var_names[gene]}, all cells")
 
 # %%
@@ -160,7 +160,7 @@ pooled = pd.DataFrame(pooled, index=adata.var_names).dropna()  # (genes, cell ty
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), width_ratios=(1, 1.8))
 left.hist(gene_mean.mean_, bins=np.linspace(0, 1, 31))
 left.set(xlabel="pooled ratio, all cells", ylabel="genes")
-ax = sv.plots.ratio_by_cluster(pooled, right)
+ax = lab.plots.ratio_by_cluster(pooled, right)
 
 # %% [markdown]
 # The violins do not show whether *the same* genes sit at the same height in each. So we ask the
@@ -243,7 +243,7 @@ scores.round(3).astype({"entries": int})
 
 # %% mystnb={"image": {"alt": "RMSE against Pearson correlation. Four curves fall from the standard deviation of each target at r = 0 to zero at r = 1; the gene mean's four dots lie on or above their curves. A star at r = 0.67 and RMSE 0.127, the paper, lies below all four curves."}, "figure": {"caption": "No predictor of a target can lie below its curve. The paper's pair lies below all four.", "name": "fig-bound"}}
 paper_rmse, paper_r = 0.1271, 0.67
-ax = sv.plots.error_bound(scores, (paper_r, paper_rmse))
+ax = lab.plots.error_bound(scores, (paper_r, paper_rmse))
 
 # %%
 implied = paper_rmse / np.sqrt(1 - paper_r**2)

@@ -29,7 +29,7 @@ from splicedvae.head import RatioHead, ratio_loss
 from splicedvae.training import starting_values
 
 lab.profiles.quiet()
-sv.plots.use_style()
+lab.plots.use_style()
 scvi.settings.seed = 0
 adata = lab.profiles.load(profile)
 lab.profiles.banner(adata, profile)
@@ -43,7 +43,7 @@ model = sv.SplicedVAE(adata)
 # ## The model in one picture
 
 # %% mystnb={"image": {"alt": "Diagram. Counts x of shape B by G enter an encoder, which gives a latent z of shape B by L; a decoder turns z into means of negative binomial counts, B by G. A new branch in orange leads from z to a splicing head and from there to ratios p, B by G, with s given n binomial. A dashed line carries each gene's own total from the counts to the head."}, "figure": {"caption": "The upper row is scVI. The orange branch is all that SplicedVAE adds. B cells in a minibatch, G genes, L latent dimensions, H hidden units.", "name": "fig-architecture"}} tags=["hide-input"]
-ax = sv.plots.architecture()
+ax = lab.plots.architecture()
 
 # %% [markdown]
 # Read from left to right, this is a recipe for computing. Read from $z$ outwards, it is a story of
@@ -261,7 +261,7 @@ model.train(
 # %% mystnb={"image": {"alt": "Three panels by epoch, each with a solid line for training and a dashed one for validation cells: the negative ELBO falls, the ratio loss moves little, and the Pearson correlation of the ratio is high from the first epoch."}, "figure": {"caption": "The correlation is high from the first epoch, since the head starts at the gene mean. Only what comes on top of it is learnt from cells.", "name": "fig-history"}}
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.2))
 for ax, score in zip(axes, ("elbo", "ratio_loss", "ratio_pearson_r"), strict=True):
-    sv.plots.history(model.history, score, ax)
+    lab.plots.history(model.history, score, ax)
 
 # %% [markdown]
 # ## How loudly must the head ask?

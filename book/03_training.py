@@ -22,7 +22,7 @@ import splicedvae as sv
 import splicedvae_book as lab
 
 lab.profiles.quiet()
-sv.plots.use_style()
+lab.plots.use_style()
 adata = lab.profiles.load(profile)
 lab.profiles.banner(adata, profile)
 
@@ -80,11 +80,11 @@ panels = (
 _, axes = plt.subplots(2, 2, figsize=(8, 5.6))
 for (name, key, title), ax in zip(panels, axes.flat, strict=True):
     history = first[name]["history"]
-    sv.plots.history(history, key, ax)
+    lab.plots.history(history, key, ax)
     ax.set_title(title)
     if key == "elbo":
         ax.set_ylim(None, np.quantile(history["elbo_validation"], 0.95))
-_ = axes[1, 1].axhline(mean["r_observed"], color=sv.plots.INK, ls="--", lw=1)
+_ = axes[1, 1].axhline(mean["r_observed"], color=lab.plots.INK, ls="--", lw=1)
 
 # %% tags=["hide-input"]
 final = first["SplicedVAE"]["history"]["ratio_pearson_r_validation"][-1]
@@ -147,7 +147,7 @@ _, axes = plt.subplots(1, 2, figsize=(8, 3.6), sharey=True)
 for (a, b), ax in zip(pairs, axes, strict=True):
     shared = reconstruction[a].index.intersection(reconstruction[b].index)
     difference = reconstruction[a][shared] - reconstruction[b][shared]
-    sv.plots.gene_differences(difference, counts, ax)
+    lab.plots.gene_differences(difference, counts, ax)
     ax.set_title(f"{a} − {b}")
     ax.set_yscale("symlog", linthresh=0.01)
 _ = axes[1].set_ylabel("")
@@ -203,7 +203,7 @@ shown = ("scVI", "SplicedVAE", "scVI, gene subset", "SplicedVAE, gene subset")
 _, axes = plt.subplots(2, 2, figsize=(8, 6.6))
 for name, ax in zip(shown, axes.flat, strict=True):
     points = umap.UMAP(random_state=0, n_jobs=1).fit_transform(np.array(first[name]["latent"]))
-    sv.plots.embedding(points, adata.obs["clusters"], ax).set_title(name)
+    lab.plots.embedding(points, adata.obs["clusters"], ax).set_title(name)
 _ = axes[0, 0].figure.legend(
     *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, markerscale=3
 )
@@ -255,7 +255,7 @@ table.rename(columns=columns).round(4)
 
 # %% mystnb={"image": {"alt": "Dot plot of D squared by model, a dot per seed and a bar at the mean: gene mean at zero, then gene by cluster, nearest neighbours, ridge on principal components, ridge on the scVI latent, and the three settings of SplicedVAE, of which the paper's stays near zero."}, "figure": {"caption": "What each predictor adds to the gene mean. Read literally, the paper's setting adds next to nothing.", "name": "fig-d2"}}
 predictors = [name for name in rows if not name.startswith("ceiling")]
-_ = sv.plots.scores_over_seeds(scores, "d2", predictors).set_xlabel("D², test cells")
+_ = lab.plots.scores_over_seeds(scores, "d2", predictors).set_xlabel("D², test cells")
 
 # %% tags=["hide-input"]
 ridge, literal = "RidgeBinomial", "SplicedVAE, paper's setting"

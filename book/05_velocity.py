@@ -24,7 +24,7 @@ import splicedvae_book as lab
 from splicedvae.counts import split_counts
 
 lab.profiles.quiet()
-sv.plots.use_style()
+lab.plots.use_style()
 adata = lab.profiles.load(profile)
 lab.profiles.banner(adata, profile)
 
@@ -69,7 +69,7 @@ null = lab.fields.from_ratio(bench.test, lab.fields.with_noise(mean, seeds[0]))
 shown = {"true counts": bench.reference, "SplicedVAE": predicted, "gene mean (null)": null}
 _, axes = plt.subplots(1, 3, figsize=(12, 4.2))
 for (name, field), ax in zip(shown.items(), axes, strict=True):
-    sv.plots.stream(field, ax=ax).set_title(name)
+    lab.plots.stream(field, ax=ax).set_title(name)
 _ = axes[0].figure.legend(
     *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=8, markerscale=3
 )
@@ -131,7 +131,7 @@ lab.profiles.finding(
 gene = "Cpe" if "Cpe" in whole.var_names else bench.reference.var["velocity_r2"].idxmax()
 _, axes = plt.subplots(1, 2, figsize=(8.4, 3.6))
 for (name, field), ax in zip(list(shown.items())[:2], axes, strict=True):
-    sv.plots.phase_portrait(field, gene, ax=ax).set_title(f"{gene}, {name}")
+    lab.plots.phase_portrait(field, gene, ax=ax).set_title(f"{gene}, {name}")
 
 # %% [markdown]
 # ## The table
@@ -176,7 +176,7 @@ table = scores.loc[list(rows), list(columns)].groupby("model", sort=False).mean(
 table.rename(index=rows, columns=columns).round(3)
 
 # %% mystnb={"image": {"alt": "Dot plot of the velocity cosine per field, a dot per seed and a bar with its interval: random vectors at zero, then permuted cells, the mean training velocity and the gene mean, then transfer and the ratio models, SplicedVAE among the highest."}, "figure": {"caption": "Cosine with the velocity from true counts, genes in their own units, all fields made in the query protocol.", "name": "fig-cosine"}}
-_ = sv.plots.scores_over_seeds(scores, "cosine", list(rows)).set_xlabel("cosine, test cells")
+_ = lab.plots.scores_over_seeds(scores, "cosine", list(rows)).set_xlabel("cosine, test cells")
 
 # %% tags=["hide-input"]
 rivals = (
@@ -217,12 +217,12 @@ cosines = {
     for name, field in drawn.items()
 }
 figure = plt.figure(figsize=(10, 4))
-sv.plots.cell_scores(cosines, ax=figure.add_subplot(1, 2, 1)).set_xlabel(
+lab.plots.cell_scores(cosines, ax=figure.add_subplot(1, 2, 1)).set_xlabel(
     "cosine with the true velocity"
 )
 arrows = {name: field.obsm["velocity_umap"] for name, field in shown.items()}
 angles = {name: np.degrees(np.arctan2(*a.T)) for name, a in arrows.items()}
-_ = sv.plots.field_angles(angles, ax=figure.add_subplot(1, 2, 2, projection="polar"))
+_ = lab.plots.field_angles(angles, ax=figure.add_subplot(1, 2, 2, projection="polar"))
 
 # %% [markdown]
 # ## Four directions, and 88 %
@@ -302,7 +302,7 @@ for (label, name), pair in zip(latents.items(), axes, strict=True):
     without[label].obsm["X_scVI"] = np.array(first[name]["latent"])[test]
     sv.trajectories.latent_trajectories(without[label], "X_scVI", root="Ductal")
     for (key, method), ax in zip(kernels.items(), pair, strict=True):
-        sv.plots.stream(without[label], vkey=key, ax=ax).set_title(f"{method}, {label}")
+        lab.plots.stream(without[label], vkey=key, ax=ax).set_title(f"{method}, {label}")
         lines[f"{method}, {label}"] = sv.metrics.direction_accuracy(
             bench.reference.obsm["velocity_umap"], without[label].obsm[f"{key}_umap"]
         ) | sv.metrics.cross_boundary(without[label], vkey=key)
@@ -330,7 +330,7 @@ _, axes = plt.subplots(1, 3, figsize=(12, 4.2))
 for (name, field), ax in zip(shown.items(), axes, strict=True):
     scv.tl.paga(field, groups="clusters")
     confidence = scv.get_df(field, "paga/transitions_confidence").T
-    sv.plots.transitions(field.obsm["X_umap"], field.obs["clusters"], confidence, ax).set_title(
+    lab.plots.transitions(field.obsm["X_umap"], field.obs["clusters"], confidence, ax).set_title(
         name
     )
     sv.trajectories.fate_probabilities(field)
@@ -385,7 +385,7 @@ by_fifth = (
     pd.Series(error).groupby(pd.qcut(spread, 5, labels=[1, 2, 3, 4, 5]), observed=True).mean()
 )
 _, axes = plt.subplots(1, 2, figsize=(9, 3.8))
-sv.plots.uncertainty(bench.test.obsm["X_umap"], spread, ax=axes[0])
+lab.plots.uncertainty(bench.test.obsm["X_umap"], spread, ax=axes[0])
 axes[1].plot(by_fifth.index.astype(int), by_fifth, "o-")
 _ = axes[1].set(
     xlabel="fifth of the cells, by spread", ylabel="angle to the true arrow, °", ylim=(0, None)
@@ -413,7 +413,7 @@ query = sv.SplicedVAE.prepare_query_anndata(cells, model)  # genes matched, miss
 model.impute_layers(query)
 sv.velocity.embed(query)
 sv.velocity.fit(query, "spliced_splicedvae", "unspliced_splicedvae")
-_ = sv.plots.stream(query)
+_ = lab.plots.stream(query)
 
 # %% [markdown]
 # The result is in scVelo's names, so `scv.pl.velocity_embedding_stream(query)` draws it too, and CellRank reads
@@ -490,7 +490,7 @@ for ending, label in (
     curve = [means[lab.depth.THINNED.format(d) + ending] for d in depths]
     ax.plot(depths, curve, "o-", label=label)
 for name, style in (("SplicedVAE", "-"), ("GeneMean", "--"), (lab.depth.TRUE_RATIO, ":")):
-    ax.axhline(means[name], ls=style, color=sv.plots.INK, label=name)
+    ax.axhline(means[name], ls=style, color=lab.plots.INK, label=name)
 _ = ax.legend(fontsize=9)
 
 # %% tags=["hide-input"]

@@ -21,7 +21,7 @@ import splicedvae as sv
 import splicedvae_book as lab
 
 lab.profiles.quiet()
-sv.plots.use_style()
+lab.plots.use_style()
 adata = lab.profiles.load(profile)
 lab.profiles.banner(adata, profile)
 
@@ -82,10 +82,10 @@ targets.assign(possible=targets["possible"].map({True: "yes", False: "no"})).rou
 # %% mystnb={"image": {"alt": "Scatter of candidate targets: standard deviation against the gene mean's correlation, with a dashed line at 0.171. Most targets lie right of the line, where the paper's pair of figures is impossible."}, "figure": {"caption": "Candidate targets. Left of the dashed line, the paper's pair of figures is possible at all. Hollow dots are the gene mean's correlation, full dots that of SplicedVAE: the choice of target moves r far more than the choice of model.", "name": "fig-targets"}}
 ax = plt.figure(figsize=(8, 4.4)).add_subplot(xlabel="Pearson r", xlim=(-0.02, 1))
 rows = np.arange(len(targets))
-ax.hlines(rows, targets["r_gene_mean"], targets["r"], color=sv.plots.INK, lw=1)
-ax.plot(targets["r_gene_mean"], rows, "o", color="white", mec=sv.plots.INK, label="gene mean")
-ax.plot(targets["r"], rows, "o", color=sv.plots.ORANGE, label="SplicedVAE")
-ax.axvline(lab.scorecard.PAPER_R, ls="--", color=sv.plots.INK, lw=1, label="the paper")
+ax.hlines(rows, targets["r_gene_mean"], targets["r"], color=lab.plots.INK, lw=1)
+ax.plot(targets["r_gene_mean"], rows, "o", color="white", mec=lab.plots.INK, label="gene mean")
+ax.plot(targets["r"], rows, "o", color=lab.plots.ORANGE, label="SplicedVAE")
+ax.axvline(lab.scorecard.PAPER_R, ls="--", color=lab.plots.INK, lw=1, label="the paper")
 ax.set_yticks(rows, [f"{name} (SD {sd:.2f})" for name, sd in targets["sd"].items()])
 ax.invert_yaxis()
 _ = ax.legend(loc="upper left", bbox_to_anchor=(1, 1))

@@ -3,7 +3,7 @@
 import logging
 from importlib.metadata import PackageNotFoundError, version
 
-from . import baselines, data, metrics, plots, trajectories, velocity
+from . import baselines, data, metrics, trajectories, velocity
 from .model import SplicedVAE
 
 try:
@@ -23,7 +23,6 @@ __all__ = [
     "baselines",
     "data",
     "metrics",
-    "plots",
     "trajectories",
     "velocity",
 ]

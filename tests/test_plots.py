@@ -11,7 +11,7 @@ from matplotlib.patches import FancyArrowPatch
 from scipy.special import i0
 from scipy.stats import t as t_distribution
 
-from splicedvae import plots
+from splicedvae_book import plots
 from splicedvae.simulate import STAGES
 
 mpl.use("Agg")

@@ -81,10 +81,10 @@ def second_batch(cells: AnnData, seed: int = 0) -> AnnData:
 
     Returns
     -------
-    A copy with fewer counts and their sum in ``layers["total"]``; the probabilities are in
-    ``var["kept_spliced"]`` and ``var["kept_unspliced"]``.
+    The cells with the layers ``spliced``, ``unspliced`` and ``total``, their sum; the probabilities
+    are in ``var["kept_spliced"]`` and ``var["kept_unspliced"]``.
     """
-    rng, batch = np.random.default_rng(seed), cells.copy()
+    rng, batch = np.random.default_rng(seed), AnnData(obs=cells.obs, var=cells.var[[]])
     for name in SPECIES:
         factor = rng.lognormal(-(CAPTURE_LOG_SD**2) / 2, CAPTURE_LOG_SD, cells.n_vars)
         kept = np.minimum(BATCH_DEPTH * factor, 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ..metrics import paired_interval
+from splicedvae.metrics import paired_interval
 from .style import BLUE, INK, ORANGE, _panel, _role_colour
 
 
