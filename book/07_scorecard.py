@@ -17,7 +17,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-import splicedvae as sv
 import splicedvae_book as lab
 
 lab.profiles.quiet()

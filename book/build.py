@@ -41,14 +41,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REPOSITORY = PROJECT["urls"]["Repository"]
 CELL_TIMEOUT = {"smoke": 300, "standard": 1800, "full": 14400}  # seconds
 PROVENANCE = "application/vnd.splicedvae.provenance+json"
-PACKAGES = ("torch", "scvi-tools", "scanpy", "anndata", "numpy", "pandas")
+PACKAGES = ("torch", "scvi-tools", "scvelo", "scanpy", "anndata", "numpy", "pandas")
 
 COLAB_SETUP = f"""\
 # On Colab, this installs the package and looks for a GPU. Elsewhere it does nothing.
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install --quiet "splicedvae @ git+{REPOSITORY}@v{PROJECT["version"]}"
+    %pip install --quiet "splicedvae[velocity] @ git+{REPOSITORY}@v{PROJECT["version"]}"
     import torch
 
     print("GPU:", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; CPU")"""

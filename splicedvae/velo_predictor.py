@@ -24,8 +24,8 @@ from ._features import count_layer
 from .counts import same_genes
 
 N_FOLDS = 5
-# As published, but for the histogram of 16 bins (theirs sorts all values): 9 times faster than
-# with 256, and as accurate.
+# As published, but for a histogram of 16 bins: 8 times faster than 256, and as accurate
+# (one fold, about 400 rounds, honest: 0.754 against 0.753).
 XGBOOST = {"max_depth": 11, "subsample": 0.5, "colsample_bytree": 0.8, "gamma": 0.03}
 XGBOOST |= {"reg_alpha": 1, "reg_lambda": 1, "tree_method": "hist", "max_bin": 16}
 XGBOOST["n_jobs"] = 1  # the same trees on any number of cores; on busy ones threads only wait
@@ -37,7 +37,8 @@ class VeloPredictor:
     Two protocols, never to be mixed:
 
     - *honest*: :meth:`fit` on training cells, :meth:`predict` others. Classes are balanced by
-      SMOTETomek inside each training fold alone, so that no fold and no test cell is seen.
+      SMOTETomek inside each training fold alone (the stack: among its training cells), so that
+      no test cell is seen, and no cell by which the number of rounds is chosen.
     - *as published*: :meth:`as_published` balances all cells first and sets 30 % of the resulting
       rows aside. Many of these are interpolations of training rows, so the accuracy is that of
       remembering.
@@ -60,8 +61,14 @@ class VeloPredictor:
 
     Notes
     -----
-    On 3,696 cells and 1,065 genes of the pancreas (70 % train, one core), the default against the
-    published rounds: FIGURES
+    Measured on 3,696 cells and 1,065 genes of the real pancreas, 70 % of them for training, with
+    the published labels (the largest class has 46 % of the cells), on one core:
+
+    - default, honest: accuracy 0.752, balanced 0.700, 30 s; as published: 0.880 and 0.880, 31 s;
+    - 1,700 rounds at 0.03, honest: 0.756 and 0.704 (the standard error of an accuracy is 0.013);
+    - as published, one of the 5 folds alone: 0.870 by the default (6 s), 0.880 by 1,700 (58 s);
+    - ``layer="total"``: 0.742 and 0.696 honest, 0.879 as published;
+    - ``model="stack"``: 0.756 and 0.695 honest, 0.881 as published.
 
     References
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import logging
@@ -33,6 +34,8 @@ LIBRARIES = ("torch", "scvi-tools", "scanpy", "scikit-learn", "scvelo")
 def fingerprint(stage: ModuleType, adata: AnnData, profile: str) -> str:
     """Hash of what a stage depends on: cells, settings, its ``SOURCES``, main libraries.
 
+    Comments and docstrings do not count.
+
     Parameters
     ----------
     stage
@@ -56,8 +59,19 @@ def fingerprint(stage: ModuleType, adata: AnnData, profile: str) -> str:
         digest.update(joblib.hash(part, coerce_mmap=True).encode())
     for package, modules in stage.SOURCES.items():
         for module in modules:
-            digest.update((files(package) / f"{module}.py").read_bytes())
+            digest.update(_code((files(package) / f"{module}.py").read_text()).encode())
     return digest.hexdigest()[:16]
+
+
+def _code(source: str) -> str:
+    """What a module does: its syntax tree without docstrings; comments are not in it anyway."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node
+        ):
+            node.body = node.body[1:]
+    return ast.dump(tree)
 
 
 def run(

@@ -46,7 +46,7 @@ RATIOS = (
 )
 #: Those shown in the second protocol, and with slopes fitted on expectations.
 SHORT = ("GeneMean", "NearestNeighbours", "RidgeBinomial", "SplicedVAE")
-TURNS = (0, 30, 60)  # of the compass, in degrees: Velo-Predictor is fitted anew for each
+TURNS = (0, 45)  # of the compass, in degrees: Velo-Predictor is fitted anew for each
 
 
 @dataclass
@@ -87,7 +87,8 @@ def cells(adata: AnnData, train: np.ndarray, test: np.ndarray) -> Cells:
     -------
     The cells.
     """
-    whole = AnnData(obs=adata.obs, var=adata.var, layers=adata.layers)
+    total = adata.layers["total"]
+    whole = AnnData(total, obs=adata.obs, var=adata.var, layers=adata.layers)
     velocity.embed(whole)
     parts = []
     for positions in (train, test):

@@ -36,7 +36,7 @@ SOURCES = {
         "prediction",
         "training",
     ),
-    "splicedvae_book": ("experiment", "fits", "profiles"),
+    "splicedvae_book": ("fits", "profiles"),
 }
 #: The paper's setting, read literally (sections 2.1 and 2.3).
 PAPER = {

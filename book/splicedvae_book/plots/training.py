@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from splicedvae.metrics import paired_interval
+
 from .style import BLUE, INK, ORANGE, _panel, _role_colour
 
 
