@@ -11,12 +11,24 @@ from .counts import checked_counts
 
 
 def count_layer(adata: AnnData, name: str) -> sp.csr_array:
+    """A layer of raw counts, checked."""
     if name not in adata.layers:
         raise KeyError(
             f"layer {name!r} is missing (found: {sorted(adata.layers)}); "
             "splicedvae.data.prepare adds 'total' beside 'spliced' and 'unspliced'"
         )
     return checked_counts(f"layer {name!r}", adata.layers[name], adata.var_names)
+
+
+def median_depth(counts: sp.csr_array) -> float:
+    """Middle of the cells' sums."""
+    return float(np.median(counts.sum(1)))
+
+
+def log_normalised(counts: sp.csr_array, depth: float) -> np.ndarray:
+    """Counts scaled to one depth in every cell, plus one, logged: dense (cells, genes)."""
+    scale = depth / np.maximum(counts.sum(1), 1)
+    return (sp.diags_array(scale) @ counts).log1p().toarray()
 
 
 class LogPCA:
@@ -33,14 +45,12 @@ class LogPCA:
     """
 
     def __init__(self, train: AnnData, n_components: int, seed: int = 0):
-        self._depth = np.median(count_layer(train, "total").sum(1))
+        self._depth = median_depth(count_layer(train, "total"))
         limit = min(n_components, train.n_vars, train.n_obs)
         self._pca = PCA(limit, random_state=seed).fit(self._log_normalise(train))
 
     def _log_normalise(self, adata: AnnData) -> np.ndarray:
-        total = count_layer(adata, "total")
-        scale = self._depth / np.maximum(total.sum(1), 1)
-        return (sp.diags_array(scale) @ total).log1p().toarray()
+        return log_normalised(count_layer(adata, "total"), self._depth)
 
     def transform(self, adata: AnnData) -> np.ndarray:
         """Coordinates of cells.

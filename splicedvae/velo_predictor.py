@@ -14,13 +14,12 @@ from typing import Literal, Self
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from scipy import sparse
 from sklearn.ensemble import StackingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from ._features import count_layer
+from ._features import count_layer, log_normalised, median_depth
 from .counts import same_genes
 
 N_FOLDS = 5
@@ -115,8 +114,8 @@ class VeloPredictor:
         """
         counts = count_layer(train, self.layer)
         self.classes_, y = _encoded(labels, train.n_obs)
-        self.var_names_, self.depth_ = train.var_names.copy(), np.median(counts.sum(1))
-        self._models = self._fitted(_log_normalised(counts, self.depth_), y, balance=True)
+        self.var_names_, self.depth_ = train.var_names.copy(), median_depth(counts)
+        self._models = self._fitted(self._read(counts), y, balance=True)
         return self
 
     def predict(self, query: AnnData) -> np.ndarray:
@@ -141,7 +140,7 @@ class VeloPredictor:
         if not hasattr(self, "_models"):
             raise ValueError("VeloPredictor is not fitted; call fit(train, labels) first.")
         same_genes(query, self.var_names_, "train")
-        x = _log_normalised(count_layer(query, self.layer), self.depth_)
+        x = self._read(count_layer(query, self.layer))
         return self.classes_[_vote(self._models, x)]
 
     def as_published(self, adata: AnnData, labels: Sequence[int] | np.ndarray) -> dict[str, float]:
@@ -169,7 +168,7 @@ class VeloPredictor:
             As :meth:`fit`.
         """
         counts, (_, y) = count_layer(adata, self.layer), _encoded(labels, adata.n_obs)
-        x = _log_normalised(counts, np.median(counts.sum(1)))
+        x = log_normalised(counts, median_depth(counts)).astype(np.float32)
         x, y = self._balanced(x, y)
         x_train, x_test, y_train, y_test = train_test_split(
             x, y, test_size=0.3, stratify=y, random_state=self.seed
@@ -179,6 +178,9 @@ class VeloPredictor:
             "accuracy": float(accuracy_score(y_test, predicted)),
             "balanced_accuracy": float(balanced_accuracy_score(y_test, predicted)),
         }
+
+    def _read(self, counts) -> np.ndarray:
+        return log_normalised(counts, self.depth_).astype(np.float32)
 
     def _balanced(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         imblearn, _ = _libraries()
@@ -235,11 +237,6 @@ def _encoded(labels: Sequence[int] | np.ndarray, n_obs: int) -> tuple[np.ndarray
             f"{dict(zip(classes.tolist(), sizes.tolist(), strict=True))}. Drop or merge the small."
         )
     return classes, y
-
-
-def _log_normalised(counts: sparse.csr_array, depth: float) -> np.ndarray:
-    scale = depth / np.maximum(counts.sum(1), 1)
-    return (sparse.diags_array(scale) @ counts).log1p().toarray().astype(np.float32)
 
 
 def _vote(models: list, x: np.ndarray) -> np.ndarray:

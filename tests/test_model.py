@@ -346,6 +346,20 @@ def test_imputed_layers_sum_to_the_total(cells, model):
         model.impute_layers(adata, key_added="other", floor=2.0)
 
 
+def test_denoised_layers_part_the_means_of_the_decoder(cells, model):
+    adata = cells.copy()
+    torch.manual_seed(3)
+    model.impute_layers(adata, key_added="mine", counts="denoised")
+    torch.manual_seed(3)  # z is drawn, for the ratio first
+    ratio = model.get_splicing_ratio(return_numpy=True)
+    means = model.get_normalized_expression(library_size="latent", return_numpy=True)
+    s, u = (adata.layers[f"{name}_mine"].toarray() for name in ("spliced", "unspliced"))
+    np.testing.assert_allclose(s + u, means, rtol=1e-4)
+    np.testing.assert_allclose(s, means * ratio, rtol=1e-4)
+    with pytest.raises(ValueError, match="counts='smoothed'"):
+        model.impute_layers(adata, key_added="other", counts="smoothed")
+
+
 def test_spliced_input(cells, parts):
     adata = cells.copy()
     model = trained(adata, parts, setup={"input": "spliced"})
@@ -356,6 +370,16 @@ def test_spliced_input(cells, parts):
     np.testing.assert_array_equal(adata.layers["spliced_splicedvae"].toarray(), s)
     np.testing.assert_allclose(
         adata.layers["unspliced_splicedvae"].toarray(), s * (1 - ratio) / ratio, rtol=1e-5
+    )
+    # unspliced molecules where no spliced one was seen, from the means of the decoder
+    torch.manual_seed(3)
+    model.impute_layers(adata, counts="denoised", floor=0.2, overwrite=True)
+    torch.manual_seed(3)
+    model.get_splicing_ratio()  # it draws z too
+    means = model.get_normalized_expression(library_size="latent", return_numpy=True)
+    np.testing.assert_array_equal(adata.layers["spliced_splicedvae"].toarray(), s)
+    np.testing.assert_allclose(
+        adata.layers["unspliced_splicedvae"].toarray(), means * (1 - ratio) / ratio, rtol=1e-4
     )
     # only spliced counts were seen: other unspliced counts in a query change nothing
     other = cells.copy()

@@ -11,8 +11,8 @@ from matplotlib.patches import FancyArrowPatch
 from scipy.special import i0
 from scipy.stats import t as t_distribution
 
-from splicedvae_book import plots
 from splicedvae.simulate import STAGES
+from splicedvae_book import plots
 
 mpl.use("Agg")
 

@@ -1,0 +1,106 @@
+"""Verdicts follow from scores by rules; these tests give the scores."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import splicedvae as sv
+from splicedvae_book import experiment, fits, profiles, scorecard
+
+
+def test_bound_of_the_papers_pair():
+    # RMSE² ≥ SD² (1 − r²) for the best linear use of any prediction
+    rng = np.random.default_rng(0)
+    y = rng.normal(0, scorecard.SD_BOUND, 200_000)
+    noise = rng.normal(0, 1, len(y)) * scorecard.SD_BOUND * np.sqrt(1 / 0.67**2 - 1)
+    x = 0.67**2 * (y + noise)  # the regression of y on what is seen of it
+    assert np.corrcoef(x, y)[0, 1] == pytest.approx(scorecard.PAPER_R, abs=0.005)
+    assert np.sqrt(((x - y) ** 2).mean()) == pytest.approx(scorecard.PAPER_RMSE, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("ours", "mean", "verdict"),
+    [
+        ((0.2, 0.9), (0.2, 0.9), scorecard.UNDEFINED),
+        ((0.1, 0.7), (0.1, 0.5), "holds only under: a"),
+        ((0.1, 0.7), (0.1, 0.7), "holds only under: a (and there for the gene mean too)"),
+    ],
+)
+def test_verdict_on_the_pair(ours, mean, verdict):
+    line = dict(zip(("rmse", "r", "rmse_gene_mean", "r_gene_mean"), ours + mean, strict=True))
+    assert scorecard.reproduced(pd.DataFrame({"a": line}).T) == verdict
+
+
+def tables(gain: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of three seeds in which SplicedVAE is better than all others by `gain`."""
+    noise = (0.001, -0.001, 0.002)
+    fitted, fields = {}, {}
+    for name in ("SplicedVAE", "SplicedVAE, detached head", "scVI", "RidgeBinomial", "GeneMean"):
+        for seed in range(3):
+            x = 0.5 + (gain + noise[seed] if name == "SplicedVAE" else 0)
+            scores = ("rmse_observed", "r_observed", "elbo", "silhouette", "knn_purity")
+            fitted[name, seed] = dict.fromkeys((*scores, "leiden_ari"), x)
+    for seed in range(3):
+        fitted["ceiling, bootstrap", seed] = {"rmse_observed": 0.1, "r_observed": 0.9}
+    others = ("GeneMean", "NearestNeighbours", "random vectors", "permuted cells")
+    others += ("velocity transfer", "half versus half", "cluster majority")
+    velo = ("Velo-Predictor, honest, spliced counts", "Velo-Predictor, as published")
+    for name in ("SplicedVAE", *others, *velo):
+        for seed in range(3):
+            x = 0.5 + (gain + noise[seed] if name == "SplicedVAE" else 0)
+            x += 0.4 * (name == velo[1])
+            keys = ("cosine", "accuracy", "accuracy_unrotated")
+            fields[name, seed] = dict.fromkeys(keys, x) | {"angular_error": 90 - 100 * x}
+    return tuple(pd.DataFrame.from_dict(t, orient="index") for t in (fitted, fields))
+
+
+def test_verdicts_follow_the_scores():
+    frame = pd.DataFrame(
+        {"a": {"rmse": 0.2, "r": 0.9, "rmse_gene_mean": 0.2, "r_gene_mean": 0.9}}
+    ).T
+
+    def verdicts(gain: float) -> dict[str, str]:
+        card = scorecard.claims(*tables(gain), frame, kept=1000, n_vars=2000)
+        return {line["claim"]: line["verdict"] for line in card}
+
+    better, worse = verdicts(0.05), verdicts(-0.05)
+    for claim in (
+        "better ELBO than scVI",
+        "clearer clusters than scVI",
+        "velocity cosine above random",
+        "streamlines preserved",
+        "four directions: 50 % right",
+    ):
+        assert better[claim] == scorecard.HOLDS, claim
+        assert worse[claim] == scorecard.FAILS, claim
+    assert verdicts(0.0)["better ELBO than scVI"] == scorecard.FAILS  # no difference is no gain
+    assert better["Velo-Predictor: 88 % right"] == "holds only under resampling before the split"
+    card = scorecard.claims(*tables(0.05), frame, 1000, 2000)
+    ours = card[4]["ours"]
+    mean, low, high = sv.metrics.paired_interval(np.array([0.551, 0.549, 0.552]), np.zeros(3))
+    assert (ours["mean"], ours["low"], ours["high"]) == pytest.approx((mean, low, high))
+    assert ours["n_seeds"] == 3
+
+
+def test_targets_are_what_their_names_say(tmp_path, monkeypatch):
+    monkeypatch.setitem(profiles.PROFILES, "tiny", profiles.Profile(None, 60, 2, (0,)))
+    monkeypatch.setattr(experiment, "_n_jobs", lambda: 1)  # the patched profile is this process's
+    cells = sv.data.simulate(n_obs=300, n_vars=80, seed=2)
+    experiment.run(fits, cells, "tiny", tmp_path, names=[fits.BASELINES, "SplicedVAE"])
+    frame = scorecard.targets(cells, "tiny", 0, tmp_path)
+    whole, (train, val, test) = profiles.prepared(cells, "tiny", 0)
+    counts = [whole.layers[name][test] for name in ("spliced", "unspliced")]
+    ratio = fits.ratios(tmp_path, cells, "tiny", 0, "SplicedVAE")
+    mean = sv.baselines.GeneMean().fit(whole[train], whole[val]).mean_
+    report = sv.metrics.ratio_report(*counts, ratio, mean)
+    for target, name in (
+        ("observed, n ≥ 1", "observed"),
+        ("observed, n ≥ 5", "min_counts_5"),
+        ("zero where n = 0", "zero_filled"),
+    ):
+        for score in ("rmse", "r"):
+            for ending in ("", "_gene_mean"):
+                expected = report[f"{score}_{name}{ending}"]
+                assert frame.loc[target, score + ending] == pytest.approx(expected, abs=1e-5)
+    assert (frame.loc["observed, less the gene mean", "r_gene_mean"]) == 0
+    assert frame["possible"].eq(frame["sd"] <= scorecard.SD_BOUND).all()
