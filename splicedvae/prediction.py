@@ -195,9 +195,8 @@ class SplicingMixin:
             Suffix of the layers.
         counts
             The counts to split: those observed, or the decoder's means at the cell's own library
-            size. With ``input="spliced"``, spliced counts stay as observed, and unspliced ones are
-            made from either: a cell without spliced molecules of a gene has unspliced ones only
-            by the decoder's means.
+            size. With ``input="spliced"``, take the latter: of the counts observed, a cell without
+            spliced molecules of a gene would have no unspliced ones either.
         floor
             Smallest ratio that may divide, with ``input="spliced"``.
         overwrite
@@ -220,15 +219,14 @@ class SplicingMixin:
             )
         given = {"transform_batch": transform_batch, "batch_size": batch_size, "return_numpy": True}
         ratio = self.get_splicing_ratio(adata, n_samples=n_samples, **given)  # (cells, genes)
-        manager = self.get_anndata_manager(adata, required=True)
-        observed = values = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         if one_of("counts", counts, ("observed", "denoised")) == "denoised":
             values = self.get_normalized_expression(
                 adata, library_size="latent", n_samples=n_samples or 1, **given
             )
+        else:
+            manager = self.get_anndata_manager(adata, required=True)
+            values = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         spliced, unspliced = split_counts(values, ratio, self.input, floor)
-        if self.input == "spliced":
-            spliced = sparse.csr_matrix(observed, dtype=np.float32)  # these are known
         adata.layers[names[0]], adata.layers[names[1]] = spliced, unspliced
 
     @staticmethod

@@ -12,7 +12,7 @@ from anndata import AnnData, concat
 from sklearn.metrics import recall_score
 
 from splicedvae import baselines, metrics, velocity
-from splicedvae.counts import split_counts
+from splicedvae.counts import split_counts, total_counts
 from splicedvae.model import SplicedVAE
 from splicedvae.steady_state import smoothed
 
@@ -32,7 +32,8 @@ SOURCES = {
     ),
     "splicedvae_book": (*fits.SOURCES["splicedvae_book"], "fields"),
 }
-NAMES = ("query", "reference-γ", "directions")
+NAMES = ("query", "reference-γ", "halves", "directions")
+OTHER_HALF = ", other half"
 #: Predictors of ratios whose fields are made from the test cells alone.
 RATIOS = (
     "GeneMean",
@@ -190,15 +191,19 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     JSON-ready: ``rows``, a report per field.
     """
     results = folder.parent
-    whole, (train, _, test) = prepared(adata, profile, seed)
+    whole, (train, val, test) = prepared(adata, profile, seed)
     bench = cells(whole, train, test)
     if name == "directions":
         return {"rows": _directions(bench, seed)}
     ratios = {m: fits.ratios(results, adata, profile, seed, m) for m in RATIOS}
     ratios["GeneMean"] = with_noise(ratios["GeneMean"], seed)
-    if name == "query":
+    if name in ("query", "halves"):
         kept = fits.checkpoint(results, adata, profile, seed, "SplicedVAE")
         model = SplicedVAE.load(str(kept), whole)
+    if name == "halves":
+        nearest = baselines.NearestNeighbours(seed=seed).fit(whole[train], whole[val])
+        fields = _other_half(bench, ratios, model, nearest, seed)
+    elif name == "query":
         means = model.get_normalized_expression(
             indices=test, library_size="latent", return_numpy=True
         )
@@ -232,6 +237,32 @@ def _query(bench: Cells, ratios: dict, means: np.ndarray, seed: int) -> Fields:
     for half in (first, second):
         velocity.fit(half, overwrite=True)
     yield "half versus half", first, second
+
+
+def _other_half(bench: Cells, ratios: dict, model, nearest, seed: int) -> Fields:
+    """Fields from one half of each cell's molecules, scored against the velocity of the other.
+
+    A field from a cell's totals shares molecules, and so noise, with the velocity from its S and
+    U; a field from the other half shares none.
+    """
+    first, second = baselines.halves(bench.reference, seed)
+    velocity.fit(second, overwrite=True)
+    test = bench.test.copy()
+    test.layers["total"] = first.layers["total"] = total_counts(first)
+    query = SplicedVAE.prepare_query_anndata(AnnData(test.layers["total"], var=test.var), model)
+    means = model.get_normalized_expression(query, library_size="latent", return_numpy=True)
+    ratio = model.get_splicing_ratio(query, return_numpy=True)
+    for name, field in (
+        ("GeneMean", from_ratio(test, ratios["GeneMean"])),
+        ("NearestNeighbours", from_ratio(test, nearest.predict(test))),
+        ("SplicedVAE", from_ratio(test, ratio)),
+        ("SplicedVAE, denoised", from_ratio(test, ratio, means)),
+    ):
+        yield name + OTHER_HALF, second, field
+    genes = bench.train.var["velocity_genes"].to_numpy()
+    vectors = baselines.velocity_baselines(bench.train, first, seed=seed)
+    for name in ("constant velocity", "velocity transfer"):
+        yield name + OTHER_HALF, second, from_vectors(test, vectors[name], genes)
 
 
 def _reference_gamma(bench: Cells, ratios: dict) -> Fields:

@@ -118,7 +118,7 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     ``SCORES``; one from layers has them once more, ending in ``REFERENCE``, with slopes and
     velocity genes of the training cells; ratios have ``d2``, over the gene mean of the training
     cells, and ``within_gene_r``. Predictors in ``WRONG_INPUT`` take the counts for totals; those
-    in ``DENOISED`` make unspliced counts from the decoder's means. The first protocol is missing
+    in ``DENOISED`` split the decoder's means in place of the counts. The first protocol is missing
     where fewer than two genes have a slope.
     """
     source = adata
@@ -185,7 +185,7 @@ def _rows(train, val, truth, layer: str, models: dict, seed: int) -> dict[str, d
         pairs[row] = split_counts(cells.X, ratios[row], model.input)
         if model.input == "spliced":
             means = model.get_normalized_expression(query, library_size="latent", **given)
-            pairs[row + DENOISED] = cells.X, split_counts(means, ratios[row], model.input)[1]
+            pairs[row + DENOISED] = split_counts(means, ratios[row], model.input)
     cells = _as_total(cells)
     mean = baselines.GeneMean().fit(train, val)
     ratios["GeneMean"] = mean.predict(cells)
