@@ -539,7 +539,7 @@ lab.profiles.finding(
 # thing at lower depth. The line is scVelo on the true spliced and unspliced counts of the test cells, both thinned
 # to a share of their depth; the level is SplicedVAE on the totals, which are what everybody has.
 
-# %% tags=["remove-stderr"] mystnb={"image": {"alt": "Cosine with the true velocity of simulated cells against the depth of spliced and unspliced counts on a log axis: scVelo rises with depth and crosses the level of SplicedVAE; levels of the gene mean and of the true ratio are dashed."}, "figure": {"caption": "Simulated cells: depth at which real spliced and unspliced counts overtake predicted ratios.", "name": "fig-depth"}}
+# %% tags=["remove-stderr"] mystnb={"image": {"alt": "Cosine with the true velocity of simulated cells against the depth of spliced and unspliced counts on a log axis: scVelo rises with depth and crosses the level of SplicedVAE; levels of the gene mean and of the true ratio are dashed."}, "figure": {"caption": "Simulated cells: depth at which real spliced and unspliced counts overtake predicted ratios.", "name": "fig-crossing"}}
 deep = lab.experiment.table(lab.experiment.run(lab.depth, adata, profile, results))
 means = deep["cosine"].groupby("model", sort=False).mean()
 depths = lab.depth.DEPTHS

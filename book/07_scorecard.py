@@ -71,14 +71,14 @@ Markdown(
 # \quad\Longrightarrow\quad \mathrm{SD} \le \frac{0.1271}{\sqrt{1 - 0.67^2}} = 0.171,$$
 #
 # where SD is the spread of the target over the entries that were scored ({doc}`01_data` derives it). So the target, whatever
-# it was, varies little. The table goes through what "the splicing ratio of held-out cells" may have meant, and
+# it was, varies little, or the prediction was not as good as it could be. The table goes through what "the splicing ratio of held-out cells" may have meant, and
 # through how the same predictions score on each.
 
 # %%
 targets = pd.DataFrame(card["targets"]).set_index("target")
 targets.assign(possible=targets["possible"].map({True: "yes", False: "no"})).round(3)
 
-# %% mystnb={"image": {"alt": "Scatter of candidate targets: standard deviation against the gene mean's correlation, with a dashed line at 0.171. Most targets lie right of the line, where the paper's pair of figures is impossible."}, "figure": {"caption": "Candidate targets. Left of the dashed line, the paper's pair of figures is possible at all. Hollow dots are the gene mean's correlation, full dots that of SplicedVAE: the choice of target moves r far more than the choice of model.", "name": "fig-targets"}}
+# %% mystnb={"image": {"alt": "A line per candidate target, named with its standard deviation, from the gene mean's correlation (hollow dot) to that of SplicedVAE (full dot); a dashed line marks the paper's 0.67. For most targets both dots lie close together, and targets spread from near 0 to near 1."}, "figure": {"caption": "Ten meanings of one word. The choice of target moves r from one end to the other; the choice of model, from a table of gene means to SplicedVAE, hardly moves it.", "name": "fig-targets"}}
 ax = plt.figure(figsize=(8, 4.4)).add_subplot(xlabel="Pearson r", xlim=(-0.02, 1))
 rows = np.arange(len(targets))
 ax.hlines(rows, targets["r_gene_mean"], targets["r"], color=lab.plots.INK, lw=1)
