@@ -23,6 +23,7 @@ lab.profiles.quiet()
 lab.plots.use_style()
 adata = lab.profiles.load(profile)
 lab.profiles.banner(adata, profile)
+pd.set_option("display.max_colwidth", None)
 
 # %% [markdown]
 # `make results` writes what follows into `_build/results/scorecard.json`; the next cell computes the
@@ -33,27 +34,19 @@ fitted = lab.experiment.table(lab.experiment.run(lab.fits, adata, profile, resul
 fields = lab.experiment.table(lab.experiment.run(lab.fields, adata, profile, results))
 card = lab.scorecard.scorecard(adata, profile, results, fitted, fields)
 
-# %% tags=["hide-input"]
-from IPython.display import Markdown
+# %%
+claims = pd.DataFrame(card["claims"]).set_index("claim")
+claims["ours"] = [ours["text"] for ours in claims["ours"]]
+if profile == "smoke":
+    claims["verdict"] = "not measured in this profile"
+claims[["paper", "ours", "verdict"]]
 
-heads = ["claim", "paper", "definition", "ours", "baseline", "null", "ceiling", "verdict"]
-verdict = "not measured in this profile" if profile == "smoke" else None
-lines = [
-    " | ".join(
-        [str(c[h]) for h in heads[:3]]
-        + [c["ours"]["text"]]
-        + [c[h] for h in heads[4:7]]
-        + [verdict or f"**{c['verdict']}**"]
-    )
-    for c in card["claims"]
-]
-n_seeds = len(lab.profiles.PROFILES[profile].seeds)
-rule = " | ".join(["---"] * len(heads))
-Markdown(
-    "\n".join([f"| {line} |" for line in [" | ".join(heads), rule, *lines]])
-    + f"\n\nOurs: mean over {n_seeds} seed(s), test cells"
-    + (", with the 95 % interval." if n_seeds > 1 else ".")
-)
+# %% [markdown]
+# Ours is the mean over seeds on the test cells, with its 95 % interval if there are several. What each figure means,
+# and what it stands beside:
+
+# %%
+claims[["definition", "baseline", "null", "ceiling"]]
 
 # %% [markdown]
 # How the verdicts come about: *holds* needs an interval of the difference, paired by seed, that
@@ -123,7 +116,7 @@ lab.profiles.finding(
 #
 # ## What we found
 #
-# Read the last column from top to bottom. What a paper reports without a null can be true and still
+# Read the verdicts from top to bottom. What a paper reports without a null can be true and still
 # say nothing; and what does not hold as stated may hold in a weaker form that is worth having. The
 # open ends of this card, ratios closer to the ceiling, and a shared latent that helps both tasks, are
 # where a better model would have to show itself.
