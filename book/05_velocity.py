@@ -67,7 +67,7 @@ sv.velocity.fit(predicted)
 mean = lab.fits.ratios(results, adata, profile, seeds[0], "GeneMean")
 null = lab.fields.from_ratio(bench.test, lab.fields.with_noise(mean, seeds[0]))
 shown = {"true counts": bench.reference, "SplicedVAE": predicted, "gene mean (null)": null}
-_, axes = plt.subplots(1, 3, figsize=(12, 4.2))
+_, axes = plt.subplots(1, 3, figsize=(12, 3.8))
 for (name, field), ax in zip(shown.items(), axes, strict=True):
     lab.plots.stream(field, ax=ax).set_title(name)
 _ = axes[0].figure.legend(
@@ -127,7 +127,7 @@ lab.profiles.finding(
 # %% [markdown]
 # Here is the same in one gene, *Cpe*, which the paper shows in its Figure 3L.
 
-# %% mystnb={"image": {"alt": "For one gene, true counts in the upper row and prediction in the lower: on the left the phase portrait, unspliced against spliced moments with the steady-state line, cells coloured by type; on the right the gene's velocity on the UMAP, red where it rises and blue where it falls."}, "figure": {"caption": "One gene, from true counts (top) and predicted (bottom): a ratio model predicts an average, so its cells keep closer together, and some types change sides of the line.", "name": "fig-gene"}}
+# %% mystnb={"image": {"alt": "For one gene, true counts in the upper row and prediction in the lower: on the left the phase portrait, unspliced against spliced moments with the steady-state line, cells coloured by type; on the right the gene's velocity on the UMAP, red where it rises and blue where it falls."}, "figure": {"caption": "One gene, from true counts (top) and predicted (bottom): a ratio model predicts an average, so cells of one type keep closer together than their true counts do.", "name": "fig-gene"}}
 gene = "Cpe" if "Cpe" in whole.var_names else bench.reference.var["velocity_r2"].idxmax()
 _, axes = plt.subplots(2, 2, figsize=(9, 6.6))
 for (name, field), (left, right) in zip(list(shown.items())[:2], axes, strict=True):
@@ -344,7 +344,7 @@ kernels = {"pseudotime_fwd": "pseudotime", "cytotrace_fwd": "CytoTRACE"}
 latents = {"all genes": "scVI", "gene subset": "scVI, gene subset"}
 first = {job["name"]: job for job in fits if job["seed"] == seeds[0]}
 without, lines = {}, {}
-_, axes = plt.subplots(2, 2, figsize=(8.4, 7.4))
+_, axes = plt.subplots(2, 2, figsize=(8.4, 6.2))
 for (label, name), pair in zip(latents.items(), axes, strict=True):
     without[label] = bench.test.copy()
     without[label].obsm["X_scVI"] = np.array(first[name]["latent"])[test]
@@ -361,9 +361,10 @@ compared = pd.DataFrame(lines).T[["accuracy", "balanced_accuracy", "cbdir", "coh
 compared.round(3)
 
 # %% [markdown]
-# Pseudotime was told where to begin. That one piece of knowledge buys agreement at every known
-# step ({term}`CBDir`), and it can buy it in the wrong direction as well: name another root, and
-# the arrows turn. Velocity was told nothing of the kind; where the two disagree, only counts can judge.
+# Pseudotime was told where to begin, and what it gets right at the known steps ({term}`CBDir`) it owes to
+# that: name another root, and the arrows turn. CytoTRACE was told nothing of the root and counts
+# on the number of genes, of which a preselected list holds few. Velocity was told nothing of the
+# kind either; where they disagree, only counts can judge.
 #
 # ## A map of transitions
 #
@@ -374,7 +375,7 @@ compared.round(3)
 import scvelo as scv
 
 scv.settings.verbosity = 0
-_, axes = plt.subplots(1, 3, figsize=(12, 4.2))
+_, axes = plt.subplots(1, 3, figsize=(12, 3.8))
 for (name, field), ax in zip(shown.items(), axes, strict=True):
     scv.tl.paga(field, groups="clusters")
     confidence = scv.get_df(field, "paga/transitions_confidence").T
