@@ -53,7 +53,7 @@ claims[["definition", "baseline", "null", "ceiling"]]
 # lies on the right side of 0 against everything the claim has to beat; *holds only …* names
 # what it does beat, or the definition under which it is true; *does not hold* means that no such
 # difference is seen. *Cannot be reproduced* is said where the paper does not define what was measured, and no definition
-# that we tried gives its figure.
+# that we tried comes near its figures (0.02 in RMSE and 0.05 in r).
 #
 # ## Which target could it have been?
 #

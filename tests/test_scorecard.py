@@ -22,8 +22,9 @@ def test_bound_of_the_papers_pair():
     ("ours", "mean", "verdict"),
     [
         ((0.2, 0.9), (0.2, 0.9), scorecard.UNDEFINED),
-        ((0.1, 0.7), (0.1, 0.5), "holds only under: a"),
-        ((0.1, 0.7), (0.1, 0.7), "holds only under: a (and there for the gene mean too)"),
+        ((0.05, 0.98), (0.05, 0.98), scorecard.UNDEFINED),  # a target of another kind
+        ((0.12, 0.7), (0.12, 0.5), "holds only under: a"),
+        ((0.12, 0.7), (0.12, 0.7), "holds only under: a (and there for the gene mean too)"),
     ],
 )
 def test_verdict_on_the_pair(ours, mean, verdict):
