@@ -372,13 +372,9 @@ compared.round(3)
 # along the field stops. Both in one place, for true counts, for SplicedVAE and for the null.
 
 # %% tags=["remove-stderr"] mystnb={"image": {"alt": "Three maps of cell types joined by directed arrows, wider where the transition is more certain, from true counts, from predicted ratios and from the gene mean."}, "figure": {"caption": "Transitions between cell types read from each field. Most arrows follow the known order; those that differ between true counts and prediction are the places to doubt.", "name": "fig-paga"}}
-import scvelo as scv
-
-scv.settings.verbosity = 0
 _, axes = plt.subplots(1, 3, figsize=(12, 3.8))
 for (name, field), ax in zip(shown.items(), axes, strict=True):
-    scv.tl.paga(field, groups="clusters")
-    confidence = scv.get_df(field, "paga/transitions_confidence").T
+    confidence = sv.trajectories.transition_confidence(field)
     lab.plots.transitions(field.obsm["X_umap"], field.obs["clusters"], confidence, ax).set_title(
         name
     )
@@ -457,7 +453,7 @@ lab.profiles.finding(
 # %%
 cells = lab.queries.stripped(whole[test])  # stands for your data: X and nothing else
 
-# %%
+# %% mystnb={"image": {"alt": "UMAP of the query cells, coloured by type, with streamlines that lead from ductal cells through endocrine progenitors to the hormone-producing cells."}, "figure": {"caption": "Streamlines of cells that came with one matrix of counts.", "name": "fig-query"}}
 query = sv.SplicedVAE.prepare_query_anndata(cells, model)  # genes matched, missing ones filled
 model.impute_layers(query)
 sv.velocity.embed(query)

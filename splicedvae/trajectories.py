@@ -213,3 +213,39 @@ def fate_probabilities(
         estimator = cr.estimators.GPCCA(weight * velocity + (1 - weight) * neighbours)
         estimator.set_terminal_states(clusters.cat.set_categories(terminal))
         estimator.compute_fate_probabilities(use_petsc=False, tol=1e-8, show_progress_bar=False)
+
+
+def transition_confidence(
+    adata: AnnData, vkey: str = "velocity", cluster_key: str = "clusters"
+) -> pd.DataFrame:
+    """Directed transitions between clusters that a velocity supports, by scVelo's PAGA.
+
+    Parameters
+    ----------
+    adata
+        Cells with a velocity graph, see :func:`splicedvae.velocity.fit`; they stay as they are.
+    vkey
+        Name of the velocity.
+    cluster_key
+        Column of ``obs`` with the clusters.
+
+    Returns
+    -------
+    Confidence of the way from a row's cluster to a column's; 0 for none.
+
+    Raises
+    ------
+    KeyError
+        The velocity graph or the clusters are missing.
+    ValueError
+        There is one cluster only.
+    """
+    clusters = _clusters(adata, cluster_key, [])
+    if len(clusters.cat.categories) < 2:
+        raise ValueError(f"obs[{cluster_key!r}] has one cluster only; a transition needs two.")
+    if f"{vkey}_graph" not in adata.uns:
+        raise KeyError(f"There is no uns['{vkey}_graph']; run sv.velocity.fit with vkey={vkey!r}.")
+    cells = adata.copy()
+    with quiet_scvelo() as scv:
+        scv.tl.paga(cells, groups=cluster_key, vkey=vkey)
+        return scv.get_df(cells, "paga/transitions_confidence").T

@@ -231,3 +231,25 @@ def test_on_real_cells_pseudotime_follows_the_known_stages(pancreas):
     for stage, (parent, *_) in STAGES.items():
         if parent is not None:
             assert mean[stage] > mean[parent] + 0.02
+
+
+def test_transitions_follow_the_known_stages(cells, capfd, recwarn):
+    before = set(cells.uns), set(cells.obs)
+    sv.velocity.project(
+        cells, cells.layers["velocity_true"], cells.var["velocity_genes"], overwrite=True
+    )
+    confidence = sv.trajectories.transition_confidence(cells)
+    assert list(confidence.index) == list(confidence.columns) == list(STAGES)
+    assert (confidence.to_numpy() >= 0).all() and confidence.to_numpy().sum() > 0
+    known = [(parent, stage) for stage, (parent, *_) in STAGES.items() if parent]
+    forward = sum(confidence.loc[edge] for edge in known)
+    backward = sum(confidence.loc[b, a] for a, b in known)
+    assert forward > backward  # the true velocity leads from parents to children
+    assert before == (set(cells.uns), set(cells.obs))
+    assert capfd.readouterr() == ("", "") and not recwarn.list
+
+    cells.obs["one"] = "all"
+    with pytest.raises(ValueError, match="one cluster only"):
+        sv.trajectories.transition_confidence(cells, cluster_key="one")
+    with pytest.raises(KeyError, match="other_graph"):
+        sv.trajectories.transition_confidence(cells, vkey="other")
