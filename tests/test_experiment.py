@@ -165,8 +165,12 @@ def test_fingerprint_follows_the_source_of_a_fit(tiny, tmp_path, monkeypatch):
     first = experiment.fingerprint(fits, tiny, "tiny")
     for file, counts in (("splicedvae/velocity.py", False), ("splicedvae_book/fits.py", True)):
         with (tmp_path / file).open("a") as source:
-            source.write("# a change\n")
+            source.write('# a comment\n\n\ndef _unused():\n    """Docstring."""\n')
         assert (experiment.fingerprint(fits, tiny, "tiny") != first) == counts, file
+    told = experiment.fingerprint(fits, tiny, "tiny")
+    text = (tmp_path / file).read_text()
+    (tmp_path / file).write_text(text.replace('"""Docstring."""', '"""Another."""  # and more'))
+    assert experiment.fingerprint(fits, tiny, "tiny") == told  # only what the code does counts
 
 
 def test_table_and_difference_by_hand():
