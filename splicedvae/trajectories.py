@@ -49,6 +49,12 @@ def _clusters(adata: AnnData, cluster_key: str, named: Sequence[str]) -> pd.Seri
     return clusters
 
 
+def _velocity_graph(adata: AnnData, vkey: str) -> sparse.csr_matrix:
+    if f"{vkey}_graph" not in adata.uns:
+        raise KeyError(f"There is no uns['{vkey}_graph']; run sv.velocity.fit with vkey={vkey!r}.")
+    return sparse.csr_matrix(adata.uns[f"{vkey}_graph"])
+
+
 def _check_connected(graph: sparse.csr_matrix) -> None:
     pieces = sparse.csgraph.connected_components(graph, directed=False, return_labels=False)
     if pieces > 1:
@@ -192,11 +198,9 @@ def fate_probabilities(
         cells, `weight` is not a share, or the neighbour graph is in pieces.
     """
     clusters = _clusters(adata, cluster_key, terminal)
-    if f"{vkey}_graph" not in adata.uns:
-        raise KeyError(f"There is no uns['{vkey}_graph']; run sv.velocity.fit with vkey={vkey!r}.")
+    graph = _velocity_graph(adata, vkey)
     if "connectivities" not in adata.obsp:
         raise KeyError("There is no neighbour graph in obsp; run sv.velocity.embed.")
-    graph = sparse.csr_matrix(adata.uns[f"{vkey}_graph"])
     if graph.shape[0] != adata.n_obs or not np.isfinite(graph.data).all():
         raise ValueError(
             f"uns['{vkey}_graph'] joins {graph.shape[0]} cells, here are {adata.n_obs}, and "
@@ -243,8 +247,7 @@ def transition_confidence(
     clusters = _clusters(adata, cluster_key, [])
     if len(clusters.cat.categories) < 2:
         raise ValueError(f"obs[{cluster_key!r}] has one cluster only; a transition needs two.")
-    if f"{vkey}_graph" not in adata.uns:
-        raise KeyError(f"There is no uns['{vkey}_graph']; run sv.velocity.fit with vkey={vkey!r}.")
+    _velocity_graph(adata, vkey)
     cells = adata.copy()
     with quiet_scvelo() as scv:
         scv.tl.paga(cells, groups=cluster_key, vkey=vkey)
