@@ -1,6 +1,7 @@
 """Splicing ratios, and the velocity they give, from total counts alone."""
 
 import logging
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from . import baselines, data, metrics, trajectories, velocity
@@ -16,6 +17,20 @@ _logger = logging.getLogger("splicedvae")
 if not _logger.handlers:
     _logger.addHandler(logging.StreamHandler())
     _logger.setLevel(logging.INFO)
+
+_OPTIONAL = ("search",)  # these need an extra of the same name
+
+
+def __getattr__(name: str):
+    if name not in _OPTIONAL:
+        raise AttributeError(f"module 'splicedvae' has no attribute {name!r}")
+    try:
+        return import_module(f".{name}", __name__)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"splicedvae.{name} needs {error.name}: pip install 'splicedvae[{name}]'"
+        ) from error
+
 
 __all__ = [
     "SplicedVAE",

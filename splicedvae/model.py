@@ -191,7 +191,7 @@ class SplicedVAE(SplicingMixin, SCVI):
         """Train encoder, decoder and head together.
 
         ``history`` then holds, per epoch and for train and validation, the ELBO and its terms,
-        ``ratio_loss`` and ``ratio_pearson_r`` (over counted entries).
+        ``ratio_loss``, ``ratio_nll``, ``ratio_rmse`` and ``ratio_pearson_r``.
 
         Parameters
         ----------
@@ -238,11 +238,11 @@ class SplicedVAE(SplicingMixin, SCVI):
                 self.module.head.initialise(*values)
 
         one_of("optimizer", optimizer, tuple(training.OPTIMIZERS))
+        # scVI's eps; the head does no better with a smaller one
         defaults = {"lr": lr, "eps": 0.01, "weight_decay": 1e-6} | training.kl_warmup(max_epochs)
         plan_kwargs = defaults | (plan_kwargs or {})
         if "optimizer" in plan_kwargs:
             raise ValueError("Name the optimizer with optimizer=, not in plan_kwargs.")
-        # scVI's eps; the head does no better with a smaller one
         settings_ = {key: plan_kwargs.pop(key) for key in ("lr", "eps", "weight_decay")}
         plan_kwargs |= {
             "optimizer": "Custom",
@@ -336,7 +336,6 @@ class SplicedVAE(SplicingMixin, SCVI):
         if clash := [k for k, v in kwargs.items() if k in given and given[k] != v]:
             raise ValueError(f"{', '.join(clash)} are fixed by the scVI model; leave them out.")
         model = cls(adata, **{**given, **kwargs})
-        # what is missing is the head, and stays as it was initialised
-        model.module.load_state_dict(scvi_model.module.state_dict(), strict=False)
+        model.module.load_state_dict(scvi_model.module.state_dict(), strict=False)  # not the head
         model.module.eval()
         return model

@@ -174,8 +174,8 @@ class SplicedVAEModule(VAE):
 
         Returns
         -------
-        The loss and the terms of the ELBO. Sums that give the epoch's ratio loss and Pearson r
-        are kept in ``moments``, since logging each at every step would cost more than the head.
+        The loss and the terms of the ELBO. What :meth:`pop_moments` reads is summed in ``moments``:
+        to log each score at every step would cost more than the head.
         """
         elbo = super().loss(tensors, inference_outputs, generative_outputs, kl_weight=kl_weight)
         spliced, unspliced = tensors[SPLICED], tensors[UNSPLICED]  # (B, G)
@@ -199,10 +199,9 @@ class SplicedVAEModule(VAE):
         n = spliced + unspliced
         counted = (n > 0).to(logit.dtype)
         if self.ratio_reduction == "sum":
-            ratio_term = entries.sum(-1).mean()
+            objective = entries.sum(-1).mean()
         else:
-            ratio_term = entries.sum() / counted.sum().clamp_min(1)
-        objective = ratio_term
+            objective = entries.sum() / counted.sum().clamp_min(1)
         if self.head_l2 > 0:
             objective = objective + self.head_l2 / n_obs * self.head.penalty()
 
@@ -210,7 +209,8 @@ class SplicedVAEModule(VAE):
             with torch.no_grad():
                 x = (counted * torch.sigmoid(logit)).flatten()
                 y = (spliced / n.clamp_min(1)).flatten()
-                sums = (counted.sum(), x.sum(), y.sum(), x @ x, y @ y, x @ y, entries.sum())
+                nll = ratio_loss(logit, spliced, unspliced, "binomial").sum()
+                sums = (counted.sum(), x.sum(), y.sum(), x @ x, y @ y, x @ y, entries.sum(), nll)
                 self.moments[int(self.training)] += torch.stack([*sums, n.new_tensor(len(n))])
         return LossOutput(
             loss=elbo.loss + self.ratio_weight * objective,
@@ -227,12 +227,12 @@ class SplicedVAEModule(VAE):
             Where the sums are kept.
         """
         dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self.moments = torch.zeros(2, 8, device=device, dtype=dtype)
+        self.moments = torch.zeros(2, 9, device=device, dtype=dtype)
 
     def pop_moments(
         self, training: bool, reduce: Callable[[torch.Tensor], torch.Tensor]
     ) -> dict[str, float]:
-        """Ratio loss and Pearson r since the last call, exact over minibatches of any size.
+        """How ratios fared since the last call, exact over minibatches of any size.
 
         Parameters
         ----------
@@ -243,15 +243,17 @@ class SplicedVAEModule(VAE):
 
         Returns
         -------
-        ``ratio_loss``, as reduced by `ratio_reduction`, and ``ratio_pearson_r`` over all counted
-        entries.
+        ``ratio_loss``, as reduced by `ratio_reduction`; ``ratio_nll``, binomial, in nats per cell;
+        ``ratio_rmse`` and ``ratio_pearson_r`` over all counted entries.
         """
         row = self.moments[int(training)]
-        n, x, y, xx, yy, xy, loss, cells = reduce(row.clone()).cpu().double().tolist()
+        n, x, y, xx, yy, xy, loss, nll, cells = reduce(row.clone()).cpu().double().tolist()
         row.zero_()
         n, cells = max(n, 1.0), max(cells, 1.0)
         variance = (xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2)
         return {
             "ratio_loss": loss / (cells if self.ratio_reduction == "sum" else n),
+            "ratio_nll": nll / cells,
+            "ratio_rmse": math.sqrt(max(xx - 2 * xy + yy, 0.0) / n),
             "ratio_pearson_r": (xy / n - x * y / n**2) / math.sqrt(max(variance, 1e-12)),
         }

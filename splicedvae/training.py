@@ -132,7 +132,7 @@ def starting_values(
 
 
 class RatioHistory(Callback):
-    """Writes the head's loss and Pearson r to ``history``, once per epoch."""
+    """Writes how the head fares to ``history``, once per epoch."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.module.reset_moments(pl_module.device)

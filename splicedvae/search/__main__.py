@@ -1,0 +1,73 @@
+"""``python -m splicedvae.search``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import anndata
+
+from .. import data
+from ..model import SplicedVAE
+from . import run, table, top
+from ._trials import OBJECTIVES
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Search from the command line, see ``python -m splicedvae.search --help``.
+
+    Parameters
+    ----------
+    arguments
+        Of the command line; None takes those of the process.
+
+    Raises
+    ------
+    SystemExit
+        With what is wrong, or after Ctrl-C with what to do.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m splicedvae.search",
+        description="Search SplicedVAE's hyperparameters. Start it on as many machines as you "
+        "like with the same storage; stop and start it as you like.",
+    )
+    add = parser.add_argument
+    add("--storage", default="sqlite:///search.db", help="database URL [%(default)s]")
+    add("--study", default="splicedvae", help="name of the study [%(default)s]")
+    add("--workers", type=int, default=1, help="processes on this machine [%(default)s]")
+    add("--trials", type=int, default=90, help="configurations in all [%(default)s]")
+    add("--epochs", type=int, default=50, help="epochs of each [%(default)s]")
+    add("--sampler", choices=("grid", "tpe"), default="grid", help="[%(default)s]")
+    add("--objective", nargs="+", default=["rmse"], choices=tuple(OBJECTIVES), help="[rmse]")
+    add("--seed", type=int, default=0, help="of split, points and weights [%(default)s]")
+    add("--data", help="h5ad file with spliced and unspliced counts [the pancreas]")
+    add("--genes", type=int, default=2000, help="highly variable genes kept [%(default)s]")
+    args = parser.parse_args(arguments)
+    try:
+        adata = anndata.read_h5ad(args.data) if args.data else data.pancreas()
+        clusters = "clusters" if "clusters" in adata.obs else None
+        split = data.split(adata, seed=args.seed, stratify_by=clusters)
+        adata = data.prepare(adata, n_top_genes=args.genes, fit_on=split[0])
+        SplicedVAE.setup_anndata(adata)
+        study = run(
+            adata,
+            split[:2],
+            objective=args.objective,
+            sampler=args.sampler,
+            n_trials=args.trials,
+            max_epochs=args.epochs,
+            seed=args.seed,
+            storage=args.storage,
+            study_name=args.study,
+            n_workers=args.workers,
+        )
+    except KeyboardInterrupt:
+        sys.exit("Interrupted. What is done is kept; the same command goes on.")
+    except (ConnectionError, KeyError, OSError, RuntimeError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    scores = table(study).loc[list(top(study)), ["rmse_observed", "d2", "elbo"]]
+    print(f"\nThe best on validation cells; parameters are in the study {args.study!r}.")
+    print(scores.round(4).to_string())
+
+
+if __name__ == "__main__":
+    main()

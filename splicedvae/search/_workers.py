@@ -1,0 +1,152 @@
+"""The processes of a search: how they share a study, and how they end."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import optuna
+import torch
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+HEARTBEAT = 5  # seconds; a trial that is silent for three of them is dead
+with warnings.catch_warnings():  # experimental since 2021, and deprecated under its older name
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    RETRY = RetryHeartbeatStaleTrialCallback(max_retry=1)
+#: A configuration that raises one of these has failed, and the search goes on.
+FAILURES = (ValueError, ArithmeticError, RuntimeError)
+
+
+class Task(Protocol):
+    """What the processes are given to do."""
+
+    storage: str
+    study_name: str
+    max_epochs: int
+
+    def __call__(self, trial: optuna.Trial) -> tuple[float, ...]: ...
+
+    def setup_anndata(self) -> None: ...
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM interrupts as Ctrl-C does; Lightning's deafness after either is undone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Neither Lightning, scvi-tools nor Optuna says anything at every trial."""
+    names = ("lightning.pytorch", "lightning.fabric", "scvi", "optuna")
+    loggers = {name: logging.getLogger(name) for name in names}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    try:
+        for logger in loggers.values():
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+            warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            yield
+    finally:
+        for name, level in levels.items():
+            loggers[name].setLevel(level)
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Open a database with heartbeats; a trial whose process died is retried once."""
+    shown = url
+    try:
+        parsed = make_url(url)
+        shown = parsed.render_as_string(hide_password=True)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        patience = "timeout" if parsed.get_backend_name() == "sqlite" else "connect_timeout"
+        return RDBStorage(
+            parsed.render_as_string(hide_password=False),
+            engine_kwargs={"connect_args": {patience: 30}, "pool_pre_ping": True},
+            heartbeat_interval=HEARTBEAT,
+            grace_period=3 * HEARTBEAT,
+            heartbeat_stale_trial_callback=RETRY,
+        )
+    except (SQLAlchemyError, ImportError) as error:
+        raise ConnectionError(
+            f"The storage {shown} can't be reached ({str(error).splitlines()[0]}). Give a database "
+            "URL such as sqlite:///search.db or postgresql://user@host/name."
+        ) from error
+
+
+def work(task: Task, show: Callable[[], None] = lambda: None) -> None:
+    """Run trials until every configuration has ended, here or elsewhere."""
+    study = optuna.load_study(
+        study_name=task.study_name,
+        storage=open_storage(task.storage),
+        pruner=optuna.pruners.MedianPruner(10, n_warmup_steps=task.max_epochs // 5),
+    )
+    parent = multiprocessing.parent_process()
+    while parent is None or parent.is_alive():
+        fail_stale_trials(study)
+        states = {trial.state for trial in study.get_trials(deepcopy=False)}
+        if TrialState.WAITING in states:
+            study.optimize(task, n_trials=1, catch=FAILURES)
+        elif TrialState.RUNNING in states:  # another process's, which may yet die
+            time.sleep(1)
+        else:
+            return
+        show()
+
+
+def _worker(task: Task, threads: int) -> None:
+    """One of several processes; its parent alone hears Ctrl-C, and passes it on as SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    torch.set_num_threads(threads)
+    try:
+        with quiet():
+            task.setup_anndata()
+            work(task)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGTERM)
+
+
+def spread(task: Task, n_workers: int, show: Callable[[], None]) -> None:
+    """Run `work` in processes that share the cores, and end them if this one is interrupted."""
+    context = multiprocessing.get_context("spawn")  # a fork would inherit torch's locks
+    threads = max(1, (os.cpu_count() or 1) // n_workers)
+    workers = [
+        context.Process(target=_worker, args=(task, threads), daemon=True) for _ in range(n_workers)
+    ]
+    with interruptible():
+        try:
+            for worker in workers:
+                worker.start()
+            while any(worker.is_alive() for worker in workers):
+                time.sleep(0.5)
+                show()
+        finally:
+            for worker in workers:
+                worker.terminate()
+            for worker in workers:
+                worker.join(30)
