@@ -1,5 +1,15 @@
 """What the chapters of the book share: profiles, and the results that are made once and kept."""
 
-from . import depth, experiment, fields, fits, plots, profiles, queries, scorecard
+from . import depth, experiment, fields, fits, plots, profiles, queries, scorecard, searches
 
-__all__ = ["depth", "experiment", "fields", "fits", "plots", "profiles", "queries", "scorecard"]
+__all__ = [
+    "depth",
+    "experiment",
+    "fields",
+    "fits",
+    "plots",
+    "profiles",
+    "queries",
+    "scorecard",
+    "searches",
+]

@@ -39,7 +39,8 @@ def fingerprint(stage: ModuleType, adata: AnnData, profile: str) -> str:
     Parameters
     ----------
     stage
-        A module with ``SOURCES``, the modules its results depend on, by package.
+        A module with ``SOURCES``, the modules its results depend on, by package, and perhaps with
+        ``SETTINGS`` of its own by profile.
     adata
         From :func:`~splicedvae_book.profiles.load`.
     profile
@@ -51,6 +52,7 @@ def fingerprint(stage: ModuleType, adata: AnnData, profile: str) -> str:
     """
     settings = asdict(PROFILES[profile])
     settings.pop("seeds")  # a profile with more seeds shares the results of one with fewer
+    settings["stage"] = getattr(stage, "SETTINGS", {}).get(profile)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     parts = [adata.layers[layer] for layer in ("spliced", "unspliced")]
     parts += [list(adata.var_names), list(adata.obs["clusters"].astype(str))]

@@ -105,8 +105,7 @@ def work(task: Task, show: Callable[[], None] = lambda: None) -> None:
         storage=open_storage(task.storage),
         pruner=optuna.pruners.MedianPruner(10, n_warmup_steps=task.max_epochs // 5),
     )
-    parent = multiprocessing.parent_process()
-    while parent is None or parent.is_alive():
+    while True:
         fail_stale_trials(study)
         states = {trial.state for trial in study.get_trials(deepcopy=False)}
         if TrialState.WAITING in states:
@@ -126,9 +125,15 @@ def _worker(task: Task, threads: int) -> None:
     try:
         with quiet():
             task.setup_anndata()
-            work(task)
+            work(task, _leave_if_orphaned)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGTERM)
+
+
+def _leave_if_orphaned() -> None:
+    """A parent that was killed could tell nobody to stop."""
+    if not multiprocessing.parent_process().is_alive():
+        sys.exit(1)
 
 
 def spread(task: Task, n_workers: int, show: Callable[[], None]) -> None:
