@@ -207,9 +207,12 @@ def test_penalty_is_the_normal_prior(counts):
     assert with_prior - without == pytest.approx(2.0 * 30.0 / 10 * norm / 2, rel=1e-3)
 
 
-def test_moments_give_the_exact_pearson_r(counts):
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_moments_give_the_exact_scores_over_minibatches(reduction, counts):
     tensors = tensors_of(*counts)
-    module = SplicedVAEModule(G, n_batch=1, n_latent=L).eval()
+    module = SplicedVAEModule(
+        G, n_batch=1, n_latent=L, ratio_loss="l1", ratio_reduction=reduction
+    ).eval()
     torch.nn.init.normal_(module.head.output.weight)
     module.reset_moments("cpu")
     predicted = []
@@ -220,12 +223,16 @@ def test_moments_give_the_exact_pearson_r(counts):
     p = torch.cat(predicted).detach().numpy()
     s, u = counts
     seen = (s + u) > 0
+    r = s / np.maximum(s + u, 1)
     summary = module.pop_moments(False, lambda total: total)
     assert summary["ratio_pearson_r"] == pytest.approx(
-        stats.pearsonr(p[seen], (s / np.maximum(s + u, 1))[seen])[0], abs=1e-4
+        stats.pearsonr(p[seen], r[seen])[0], abs=1e-4
     )
+    assert summary["ratio_rmse"] == pytest.approx(np.sqrt(np.mean((p - r)[seen] ** 2)), rel=1e-4)
     nll = -(s * np.log(p) + u * np.log1p(-p)).sum() / B
-    assert summary["ratio_loss"] == pytest.approx(nll, rel=1e-4)
+    assert summary["ratio_nll"] == pytest.approx(nll, rel=1e-4)  # whatever the loss
+    loss = np.abs(p - r)[seen].sum() / (B if reduction == "sum" else seen.sum())
+    assert summary["ratio_loss"] == pytest.approx(loss, rel=1e-4)
     assert math.isclose(module.moments.abs().sum().item(), 0)
 
 

@@ -196,3 +196,50 @@ def test_uncertainty_marks_the_worst(cells):
     np.testing.assert_array_equal(dots.get_array(), spread)
     np.testing.assert_array_equal(rings.get_offsets(), cells.obsm["X_umap"][-20:])
     assert dots.get_clim() == pytest.approx((0, 0.9))
+
+
+def test_search_history_draws_every_trial_and_the_best_so_far():
+    gain = pd.Series({0: 0.1, 2: -0.2, 3: 0.3})
+    ax = plots.search_history(gain, pd.Series({1: -0.1}), {"ridge": 0.9, "gene mean": 0.0})
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert drawn["pruned"] == [[1, -0.1]]
+    assert drawn["complete"] == [[0, 0.1], [2, -0.2], [3, 0.3]]
+    assert drawn["best so far"] == [[0, 0.1], [2, 0.1], [3, 0.3]]
+    assert drawn["ridge"] == [[0, 0.9], [1, 0.9]]
+
+
+@pytest.fixture
+def trials():
+    """Parameters of four configurations, and their gains."""
+    numbers = [4, 7, 8, 9]
+    frame = {"head": ["mlp3", "mlp2", "mlp2", "mlp3"], "lr": [1e-4, 1e-2, 1e-3, 1e-3]}
+    return pd.DataFrame(frame, index=numbers), pd.Series([0.4, 0.1, 0.3, 0.2], numbers)
+
+
+def test_parallel_coordinates_place_values_on_their_axes(trials):
+    parameters, gain = trials
+    ax = plots.parallel_coordinates(parameters, gain, best=[4, 7, 8, 9])
+    lines = [line.get_ydata() for line in ax.lines if len(line.get_xdata()) == 3]
+    # mlp2 at 0 and mlp3 at 1; the learning rate on a log scale; the rank from 1 / 4 to 1
+    np.testing.assert_allclose(
+        lines, [[1, 0, 1], [0, 1, 0], [0, 0.5, 2 / 3], [1, 0.5, 1 / 3]], atol=1e-12
+    )
+    written = [text.get_text() for text in ax.texts]
+    assert written == ["mlp2", "mlp3", "0.0001", "0.001", "0.01"]
+
+
+def test_slices_have_the_median_of_each_value(trials):
+    parameters, gain = trials
+    _, axes = plt.subplots(1, 2)
+    plots.slices(parameters, gain, axes)
+    medians = [ax.lines[1].get_xydata() for ax in axes]
+    np.testing.assert_allclose(medians[0], [[0, 0.2], [1, 0.3]])
+    np.testing.assert_allclose(medians[1], [[0, 0.4], [0.5, 0.25], [1, 0.1]], atol=1e-12)
+
+
+def test_shrinkage_follows_each_configuration_and_their_mean():
+    stages = pd.DataFrame({"when chosen": [0.5, 0.4], "new cells": [0.1, 0.2]}, index=[12, 3])
+    ax = plots.shrinkage(stages)
+    lines = [line.get_ydata().tolist() for line in ax.lines[:3]]
+    assert lines == [[0.5, 0.1], [0.4, 0.2], pytest.approx([0.45, 0.15])]
+    assert [text.get_text() for text in ax.texts] == ["12", "3"]

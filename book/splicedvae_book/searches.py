@@ -19,6 +19,7 @@ from .profiles import prepared
 SOURCES = {
     "splicedvae": (
         *fits.SOURCES["splicedvae"],
+        "search/__init__",
         "search/_trials",
         "search/_workers",
         "search/confirmation",

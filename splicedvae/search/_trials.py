@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,6 +17,7 @@ from anndata import AnnData
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from scipy import sparse
 
 from .. import metrics
 from .._entries import pooled_ratio
@@ -43,13 +46,14 @@ def fit(
     scvi.settings.seed = seed
     of_training = {k: v for k, v in parameters.items() if k in TRAINING}
     model = SplicedVAE(adata, **{k: v for k, v in parameters.items() if k not in TRAINING})
-    model.train(
-        max_epochs,
-        split=split,
-        callbacks=list(callbacks),
-        enable_progress_bar=False,
-        **of_training,
-    )
+    with redirect_stdout(io.StringIO()):  # scvi-tools prints a failure, whole tensors included
+        model.train(
+            max_epochs,
+            split=split,
+            callbacks=list(callbacks),
+            enable_progress_bar=False,
+            **of_training,
+        )
     return model
 
 
@@ -87,7 +91,9 @@ class Task:
         layers = [self.adata.layers[self.setup[f"{x}_layer"]] for x in (SPLICED, UNSPLICED)]
         parts = {f.name: getattr(self, f.name) for f in fields(self)[1:-2]}
         parts |= {"space": sorted((k, repr(v)) for k, v in self.space.items())}
-        parts |= {"cells": [*layers, list(self.adata.obs_names), list(self.adata.var_names)]}
+        # pickled as it is, a sparse matrix says whether it was ever asked for its order
+        counts = [(x.shape, x.data, x.indices, x.indptr) for x in map(_canonical, layers)]
+        parts |= {"cells": [counts, list(self.adata.obs_names), list(self.adata.var_names)]}
         return {name: joblib.hash(part) for name, part in parts.items()}
 
     def setup_anndata(self) -> None:
@@ -100,26 +106,32 @@ class Task:
 
     def __call__(self, trial: optuna.Trial) -> tuple[float, ...]:
         """Train the trial's configuration and judge it on the validation cells."""
-        if _surplus(trial):
-            trial.set_user_attr("surplus", True)
-            raise ValueError("another process has this configuration")
-        seed = self.seed + trial.user_attrs["configuration"]
-        if self.sampler == "tpe":  # drawn anew, so that the same history gives the same point
-            trial.study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
         try:
             with interruptible():
-                watch = _Watch(trial, self.objective)
-                parameters = self.parameters(trial)
-                model = fit(self.adata, parameters, self.split, self.max_epochs, seed, [watch])
-                scores = assess(model, *self.split)
+                return self._judge(trial)
         except (KeyboardInterrupt, SystemExit) as stop:  # Lightning exits after Ctrl-C
             RETRY(trial.study, trial.study.trials[trial.number])
             raise KeyboardInterrupt from stop
         except FAILURES as error:
             trial.set_user_attr("reason", f"{type(error).__name__}: {error}".splitlines()[0])
             raise
+
+    def _judge(self, trial: optuna.Trial) -> tuple[float, ...]:
+        if _surplus(trial):
+            trial.set_user_attr("surplus", True)
+            raise ValueError("another process has this configuration")
+        seed = self.seed + trial.user_attrs["configuration"]
+        if self.sampler == "tpe":  # drawn anew, so that the same history gives the same point
+            trial.study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=False)
+        watch = _Watch(trial, self.objective)
+        parameters = self.parameters(trial)
+        model = fit(self.adata, parameters, self.split, self.max_epochs, seed, [watch])
+        scores = assess(model, *self.split)
+        values = tuple(scores[OBJECTIVES[name][1]] for name in self.objective)
+        if not all(map(math.isfinite, values)):
+            raise FloatingPointError(f"the scores are {values}")
         trial.set_user_attr("scores", scores)
-        return tuple(scores[OBJECTIVES[name][1]] for name in self.objective)
+        return values
 
 
 def suggest(trial: optuna.Trial, name: str, values: Any) -> Any:
@@ -135,12 +147,24 @@ def suggest(trial: optuna.Trial, name: str, values: Any) -> Any:
 
 
 def _surplus(trial: optuna.Trial) -> bool:
-    """Whether it is another's: two processes that begin or end a study at once may both take it."""
-    mine = trial.user_attrs.get("configuration")
+    """Whether it is another's: two processes that begin or end a study at once may both take it.
+
+    A configuration has two trials at the most: its first, and the first retry of that.
+    """
+    root, mine = RETRY.retried_trial_number, trial.user_attrs.get("configuration")
     trials = trial.study.get_trials(deepcopy=False)
-    first = next(t.number for t in trials if t.user_attrs.get("configuration") == mine)
-    retry = RETRY.retried_trial_number(trials[trial.number]) is not None
-    return mine is None or (first != trial.number and not retry)
+    same = [t for t in trials if t.user_attrs.get("configuration") == mine]
+    retried = root(trials[trial.number])
+    first = next(t.number for t in same if root(t) == retried)
+    return mine is None or retried not in (None, same[0].number) or first != trial.number
+
+
+def _canonical(counts: Any) -> sparse.csr_matrix:
+    """The one way to write these counts as a sparse matrix."""
+    counts = sparse.csr_matrix(counts, copy=True)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    return counts
 
 
 class _Watch(Callback):

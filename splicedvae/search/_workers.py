@@ -11,15 +11,22 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import optuna
 import torch
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 
 HEARTBEAT = 5  # seconds; a trial that is silent for three of them is dead
 with warnings.catch_warnings():  # experimental since 2021, and deprecated under its older name
@@ -77,21 +84,35 @@ def quiet() -> Iterator[None]:
 
 def open_storage(url: str) -> RDBStorage:
     """Open a database with heartbeats; a trial whose process died is retried once."""
-    shown = url
+    shown = "of this URL"  # which may hold a password, wherever it stands
     try:
         parsed = make_url(url)
         shown = parsed.render_as_string(hide_password=True)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        patience = "timeout" if parsed.get_backend_name() == "sqlite" else "connect_timeout"
-        return RDBStorage(
-            parsed.render_as_string(hide_password=False),
-            engine_kwargs={"connect_args": {patience: 30}, "pool_pre_ping": True},
-            heartbeat_interval=HEARTBEAT,
-            grace_period=3 * HEARTBEAT,
-            heartbeat_stale_trial_callback=RETRY,
-        )
-    except (SQLAlchemyError, ImportError) as error:
+        sqlite = parsed.get_backend_name() == "sqlite"
+        if sqlite and parsed.database in (None, "", ":memory:"):
+            raise ArgumentError("a search outlives its process, memory does not")
+        options = {
+            "url": parsed.render_as_string(hide_password=False),
+            "engine_kwargs": {
+                "connect_args": {"timeout" if sqlite else "connect_timeout": 30},
+                "pool_pre_ping": True,
+            },
+            "heartbeat_interval": HEARTBEAT,
+            "grace_period": 3 * HEARTBEAT,
+            "heartbeat_stale_trial_callback": RETRY,
+        }
+        for _ in range(5):
+            try:
+                return RDBStorage(**options)
+            except (IntegrityError, ProgrammingError, OperationalError) as error:
+                # another process makes the tables at this moment
+                if not isinstance(error, IntegrityError) and "already exists" not in str(error):
+                    raise
+                time.sleep(0.5)
+        return RDBStorage(**options)
+    except (SQLAlchemyError, ImportError, StorageInternalError) as error:
         raise ConnectionError(
             f"The storage {shown} can't be reached ({str(error).splitlines()[0]}). Give a database "
             "URL such as sqlite:///search.db or postgresql://user@host/name."
@@ -100,17 +121,26 @@ def open_storage(url: str) -> RDBStorage:
 
 def work(task: Task, show: Callable[[], None] = lambda: None) -> None:
     """Run trials until every configuration has ended, here or elsewhere."""
+    storage = open_storage(task.storage)
     study = optuna.load_study(
         study_name=task.study_name,
-        storage=open_storage(task.storage),
+        storage=storage,
         pruner=optuna.pruners.MedianPruner(10, n_warmup_steps=task.max_epochs // 5),
     )
+    awaited: set[int] = set()
     while True:
         fail_stale_trials(study)
-        states = {trial.state for trial in study.get_trials(deepcopy=False)}
-        if TrialState.WAITING in states:
-            study.optimize(task, n_trials=1, catch=FAILURES)
-        elif TrialState.RUNNING in states:  # another process's, which may yet die
+        trials = study.get_trials(deepcopy=False)
+        running = {t._trial_id for t in trials if t.state == TrialState.RUNNING}
+        if any(t.state == TrialState.WAITING for t in trials):
+            # Optuna can't tell how a trial ended that was thought dead, as after a machine's
+            # sleep, and has a retry by now
+            with suppress(ValueError):
+                study.optimize(task, n_trials=1, catch=FAILURES)
+        elif running:  # in another process, which may yet die
+            for trial_id in running - awaited:  # or did, before the first beat
+                storage.record_heartbeat(trial_id)
+            awaited |= running
             time.sleep(1)
         else:
             return

@@ -31,8 +31,9 @@ def table(study: optuna.Study) -> pd.DataFrame:
     -------
     A line per configuration, by number: ``state`` (``COMPLETE``, ``PRUNED`` or ``FAIL``;
     ``RUNNING`` or ``WAITING`` before), ``reason`` of a failure, ``attempts`` (two if it was
-    interrupted), ``seconds``, the parameters that vary, and the scores on validation cells: those
-    of :func:`splicedvae.metrics.ratio_report`, and ``elbo``, in nats per cell.
+    interrupted), ``seconds``, ``watched`` (what the pruner saw last: the RMSE, or the negative
+    ratio or total loss), the parameters that vary, and the scores on validation cells: those of
+    :func:`splicedvae.metrics.ratio_report`, and ``elbo``, in nats per cell.
     """
     lines: dict[int, dict] = {}
     for trial in study.get_trials(deepcopy=False):
@@ -44,6 +45,7 @@ def table(study: optuna.Study) -> pd.DataFrame:
             "reason": trial.user_attrs.get("reason", "an interruption"),
             "attempts": lines.get(number, {"attempts": 0})["attempts"] + 1,
             "seconds": trial.duration.total_seconds() if trial.duration else math.nan,
+            "watched": next(reversed(trial.intermediate_values.values()), math.nan),
             **trial.params,
             **trial.user_attrs.get("scores", {}),
         }

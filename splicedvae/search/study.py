@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections import Counter
@@ -136,7 +137,7 @@ def run(
         storage=storage,
         study_name=study_name,
     )
-    points = _points(task, n_trials)
+    points = _points(task, n_trials, n_workers)
     with quiet():
         study = _study(task)
         _enqueue(study, points)
@@ -171,18 +172,25 @@ def _free(space: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in space.items() if isinstance(v, list | tuple | BaseDistribution)}
 
 
-def _points(task: Task, n_trials: int) -> list[dict[str, Any]]:
+def _points(task: Task, n_trials: int, n_workers: int = 1) -> list[dict[str, Any]]:
     """Check the space; the parameters that are fixed beforehand, for each configuration."""
     for name in task.objective:
         one_of("objective", name, tuple(OBJECTIVES))
-    if not task.objective or n_trials < 1 or task.max_epochs < 1:
-        raise ValueError("A search needs an objective, a trial and an epoch at the least.")
+    if not task.objective or min(n_trials, n_workers, task.max_epochs) < 1:
+        raise ValueError("A search needs an objective, a trial, a worker and an epoch at least.")
     known = {*signature(SplicedVAE.__init__).parameters, *TRAINING} - {"self", "adata", "registry"}
     if unknown := sorted(task.space.keys() - known):
         raise ValueError(
             f"The space varies {', '.join(unknown)}, which SplicedVAE does not have; it has "
             f"{', '.join(sorted(known))}."
         )
+    try:
+        json.dumps([v for v in task.space.values() if not isinstance(v, BaseDistribution)])
+    except TypeError as error:
+        raise ValueError(
+            f"A space holds lists of Python's numbers, strings and None ({error}); an array's "
+            "tolist() gives one."
+        ) from error
     free = _free(task.space)
     if not free:
         raise ValueError("The space is empty: give at least one parameter a list of values.")
@@ -213,17 +221,17 @@ def _study(task: Task) -> optuna.Study:
     """Make the study, or join one that was made for the same task."""
     where = open_storage(task.storage)
     mine = task.fingerprint()
-    try:
-        study = optuna.create_study(
-            storage=where,
-            study_name=task.study_name,
-            directions=[OBJECTIVES[name][0] for name in task.objective],
-        )
+    study = optuna.create_study(
+        storage=where,
+        study_name=task.study_name,
+        directions=[OBJECTIVES[name][0] for name in task.objective],
+        load_if_exists=True,
+    )
+    # new, or its maker has just begun, or died
+    if "fingerprint" not in study.user_attrs and not study.get_trials(deepcopy=False):
         free = _free(task.space)
         study.set_user_attr("fixed", {k: v for k, v in task.space.items() if k not in free})
         study.set_user_attr("fingerprint", mine)
-    except optuna.exceptions.DuplicatedStudyError:
-        study = optuna.load_study(study_name=task.study_name, storage=where)
     theirs = study.user_attrs.get("fingerprint", {})
     if other := [name for name, digest in mine.items() if theirs.get(name) != digest]:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from .data import embedding, error_bound, ratio_against_depth, ratio_by_cluster
 from .diagrams import architecture, splicing_diagram
+from .search import parallel_coordinates, search_history, shrinkage, slices
 from .style import BLUE, COLOURS, GREEN, INK, ORANGE, ROLES, use_style
 from .training import gene_differences, history, scores_over_seeds
 from .velocity import (
@@ -29,10 +30,14 @@ __all__ = [
     "gene_differences",
     "gene_velocity",
     "history",
+    "parallel_coordinates",
     "phase_portrait",
     "ratio_against_depth",
     "ratio_by_cluster",
     "scores_over_seeds",
+    "search_history",
+    "shrinkage",
+    "slices",
     "splicing_diagram",
     "stream",
     "transitions",

@@ -1,0 +1,361 @@
+"""Searches that are killed, stopped and started in real processes, on SQLite and PostgreSQL."""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+
+import splicedvae as sv
+from splicedvae import search
+
+pytestmark = pytest.mark.slow
+ENDED = {"COMPLETE", "PRUNED", "FAIL"}
+N_TRIALS = 5
+#: A worker imports this file anew, so what stands at its top reaches every process.
+PROGRAM = """
+import sys
+import time
+import splicedvae as sv
+from splicedvae import search
+from splicedvae.search import _workers
+
+_workers.HEARTBEAT = 1
+if __name__ == "__main__":
+    url, n_workers, n_epochs, start = sys.argv[1:]
+    adata = sv.data.simulate(n_obs=300, n_vars=60)
+    split = sv.data.split(adata)
+    adata = sv.data.prepare(adata, fit_on=split[0])
+    sv.SplicedVAE.setup_anndata(adata)
+    space = {"lr": [1e-3 * (1 + i) for i in range(5)], "n_hidden": 16, "n_latent": 4}
+    time.sleep(max(0, float(start) - time.time()))
+    search.run(adata, split[:2], space, n_trials=5, max_epochs=int(n_epochs), storage=url,
+               n_workers=int(n_workers), progress=False)
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start processes, each with its own group, and leave none behind."""
+    processes = []
+
+    def start(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        if process.poll() is None or group_lives(process):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def program(tmp_path, start):
+    (tmp_path / "program.py").write_text(PROGRAM)
+
+    def program(url, n_workers=1, n_epochs=40, at=0.0):
+        return start("program.py", url, n_workers, n_epochs, at)
+
+    return program
+
+
+def group_lives(process):
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def workers_of(process):
+    listed = subprocess.run(
+        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True
+    )
+    return [int(pid) for pid in listed.stdout.split()]
+
+
+def trials_in(url):
+    """Number, state, configuration, retried trial and whether it is surplus; nothing of Optuna."""
+    text = "select t.number, t.state"
+    tables = ("trial_user_attributes", "trial_system_attributes", "trial_user_attributes")
+    names = ("configuration", "failed_trial", "surplus")
+    joins = ""
+    for name, table in zip(names, tables, strict=True):
+        text += f", {name}.value_json as {name}"
+        joins += f" left join {table} {name} on {name}.trial_id = t.trial_id"
+        joins += f" and {name}.key = '{name}'"
+    engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+    try:
+        with engine.connect() as connection:
+            query = sqlalchemy.text(f"{text} from trials t {joins} order by t.number")
+            return [row._asdict() for row in connection.execute(query)]
+    except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.ProgrammingError):
+        return []  # no tables yet
+    finally:
+        engine.dispose()
+
+
+def running(url, process, n=1, after=0):
+    """Wait until so many trials run and so many have ended; the numbers of those that run."""
+    deadline = time.time() + 60
+    while time.time() < deadline:
+        if process.poll() is not None:
+            raise AssertionError(process.stdout.read())
+        trials = [t for t in trials_in(url) if not t["surplus"]]
+        numbers = [t["number"] for t in trials if t["state"] == "RUNNING"]
+        if len(numbers) == n and sum(t["state"] in ENDED for t in trials) >= after:
+            time.sleep(0.5)  # into the training
+            return numbers
+        time.sleep(0.05)
+    raise AssertionError(f"no {n} trials ran: {trials_in(url)}")
+
+
+def finish(*processes, timeout=90):
+    for process in processes:
+        output, _ = process.communicate(timeout=timeout)
+        assert process.returncode == 0, output
+
+
+def check(url, interrupted):
+    """Every configuration ended, none that had ended ran again, each interrupted one ran twice."""
+    trials = [t for t in trials_in(url) if not t["surplus"]]
+    by_configuration = defaultdict(list)
+    for trial in trials:
+        by_configuration[trial["configuration"]].append(trial["state"])
+    assert by_configuration.keys() == {str(i) for i in range(N_TRIALS)}
+    ended = Counter(tuple(states) for states in by_configuration.values())
+    once, twice = N_TRIALS - len(interrupted), len(interrupted)
+    assert ended == Counter({("COMPLETE",): once, ("FAIL", "COMPLETE"): twice}), trials
+    retries = [int(t["failed_trial"]) for t in trials if t["failed_trial"]]
+    assert sorted(retries) == sorted(interrupted)
+    assert all(t["state"] == "FAIL" for t in trials if t["number"] in interrupted)
+
+
+# --- SQLite -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"sqlite:///{tmp_path}/search.db"
+
+
+def test_one_of_two_workers_is_killed(url, program):
+    process = program(url, n_workers=2)
+    both = set(running(url, process, n=2))
+    os.kill(workers_of(process)[0], signal.SIGKILL)
+    finish(process)
+    interrupted = [t["number"] for t in trials_in(url) if t["state"] == "FAIL" and not t["surplus"]]
+    assert len(interrupted) == 1 and set(interrupted) < both
+    check(url, interrupted)
+
+
+def test_all_processes_are_killed(url, program):
+    process = program(url, n_workers=2)
+    interrupted = running(url, process, n=2, after=1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert [t["number"] for t in trials_in(url) if t["state"] == "RUNNING"] == interrupted
+    finish(program(url, n_workers=1, n_epochs=40))
+    check(url, interrupted)
+
+
+def test_worker_that_slept_is_not_believed_and_goes_on(url, program):
+    """As after a suspended machine: thought dead, its trial has a retry when it wakes."""
+    process = program(url, n_workers=2)
+    both = set(running(url, process, n=2))
+    sleeper = workers_of(process)[0]
+    os.kill(sleeper, signal.SIGSTOP)
+    deadline = time.time() + 40
+    while not any(t["failed_trial"] for t in trials_in(url)) and time.time() < deadline:
+        time.sleep(0.2)
+    os.kill(sleeper, signal.SIGCONT)
+    finish(process)
+    interrupted = [t["number"] for t in trials_in(url) if t["state"] == "FAIL" and not t["surplus"]]
+    assert len(interrupted) == 1 and set(interrupted) < both
+    check(url, interrupted)
+
+
+@pytest.mark.parametrize(
+    ("sign", "n_workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGTERM, 2)]
+)
+def test_command_is_interrupted_and_goes_on(sign, n_workers, url, start, tmp_path):
+    sv.data.simulate(n_obs=300, n_vars=60).write_h5ad(tmp_path / "cells.h5ad")
+    command = ["-m", "splicedvae.search", "--data", "cells.h5ad", "--storage", url]
+    command += ["--trials", N_TRIALS, "--epochs", 40, "--workers", n_workers]
+    process = start(*command)
+    interrupted = running(url, process, n=n_workers, after=1)
+    if sign == signal.SIGINT:
+        os.killpg(process.pid, sign)  # Ctrl-C reaches the whole group
+    else:
+        process.send_signal(sign)
+    output, _ = process.communicate(timeout=20)
+    assert process.returncode == 1 and "the same command goes on" in output, output
+    assert "Traceback" not in output and not group_lives(process)
+    states = Counter(t["state"] for t in trials_in(url) if not t["surplus"])
+    assert states["RUNNING"] == 0 and states["FAIL"] == len(interrupted)
+    process = start(*command)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0 and "rmse_observed" in output, output
+    check(url, interrupted)
+
+
+# --- Races that a test can stage in one process -------------------------------------------------
+
+
+@pytest.fixture
+def small(url, monkeypatch):
+    """A study of five configurations of which none has run yet, and how to go on with it."""
+    adata = sv.data.simulate(n_obs=300, n_vars=60)
+    split = sv.data.split(adata)
+    adata = sv.data.prepare(adata, fit_on=split[0])
+    sv.SplicedVAE.setup_anndata(adata)
+    monkeypatch.setattr(search._workers, "HEARTBEAT", 1)
+    space = {"lr": [1e-3 * (1 + i) for i in range(N_TRIALS)], "n_hidden": 16, "n_latent": 4}
+
+    def go_on(n_trials=N_TRIALS):
+        return search.run(
+            adata, split[:2], space, n_trials=n_trials, max_epochs=1, storage=url, progress=False
+        )
+
+    study = go_on(n_trials=1)
+    points = search.study._points(
+        search.study.Task(
+            adata, {}, split, space, ("rmse",), "grid", max_epochs=1, seed=0, storage="",
+            study_name="",
+        ),
+        N_TRIALS,
+    )  # fmt: skip
+    for number in range(1, N_TRIALS):
+        study.enqueue_trial(points[number], user_attrs={"configuration": number})
+    return study, points, go_on
+
+
+def test_what_two_processes_enqueued_at_once_runs_once(small, url):
+    study, points, go_on = small
+    for number, point in enumerate(points):
+        study.enqueue_trial(point, user_attrs={"configuration": number})
+    trials = search.table(go_on())
+    assert trials["state"].eq("COMPLETE").all() and trials["attempts"].eq(1).all()
+    assert sum(t["surplus"] is not None for t in trials_in(url)) == N_TRIALS
+    check(url, [])
+
+
+def test_interrupted_trial_with_two_retries_uses_one(small, url):
+    """As when its process is killed after it had asked for one and before its heart stopped."""
+    study, _, go_on = small
+    frozen = study.trials[2]
+    for _ in range(2):
+        search._workers.RETRY(study, frozen)
+    study._storage.set_trial_state_values(frozen._trial_id, optuna.trial.TrialState.FAIL)
+    go_on()
+    assert sum(t["surplus"] is not None for t in trials_in(url)) == 1
+    states = [t["state"] for t in trials_in(url) if t["configuration"] == "2" and not t["surplus"]]
+    assert states == ["FAIL", "COMPLETE"]
+
+
+def test_trial_that_died_before_its_first_heartbeat_is_retried(small, url):
+    study, _, go_on = small
+    frozen = study.trials[2]
+    study._storage.set_trial_state_values(frozen._trial_id, optuna.trial.TrialState.RUNNING)
+    go_on()
+    check(url, [2])
+
+
+def test_maker_of_a_study_died_before_it_said_what_for(small, url):
+    study, _, go_on = small
+    study._storage.delete_study(study._study_id)
+    optuna.create_study(storage=url, study_name="splicedvae", direction="minimize")
+    assert search.table(go_on())["state"].eq("COMPLETE").all()
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A server of its own on loopback; it refuses to run as root, so root lends it a user."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = str(found[-1]) if found else shutil.which("initdb")
+    if initdb is None:
+        pytest.skip("needs PostgreSQL's server: apt install postgresql")
+    binaries = Path(initdb).parent
+    who = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        if who:
+            os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+        settled = {"cwd": folder, "stdout": subprocess.DEVNULL, **who}
+        arguments = ["-D", f"{folder}/data", "-U", "me", "--auth=trust", "--no-sync"]
+        subprocess.run([initdb, *arguments], check=True, **settled)
+        options = ["-p", str(port), "-h", "127.0.0.1", "-k", folder, "-F"]
+        process = subprocess.Popen(
+            [binaries / "postgres", "-D", f"{folder}/data", *options],
+            stderr=subprocess.DEVNULL,
+            **settled,
+        )
+        try:
+            ready = [binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "20"]
+            for _ in range(100):
+                if subprocess.run(ready, stdout=subprocess.DEVNULL).returncode == 0:
+                    break
+                time.sleep(0.1)
+            yield f"postgresql://me@127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(20)
+
+
+@pytest.fixture
+def database(server, request):
+    """An empty database."""
+    name = f"search_{abs(hash(request.node.name))}"
+    url = f"{server}/postgres".replace("postgresql:", "postgresql+psycopg:")
+    engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(sqlalchemy.text(f"create database {name}"))
+    engine.dispose()
+    return f"{server}/{name}"
+
+
+def test_two_machines_share_a_study_and_one_dies(database, program):
+    """Both make the tables, the study and its points at the same moment."""
+    at = time.time() + 12
+    machines = [program(database, at=at) for _ in range(2)]
+    both = set(running(database, machines[0], n=2))
+    machines[0].kill()
+    finish(machines[1])
+    machines[0].wait()
+    trials = [t for t in trials_in(database) if not t["surplus"]]
+    interrupted = [t["number"] for t in trials if t["state"] == "FAIL"]
+    assert len(interrupted) == 1 and set(interrupted) < both
+    check(database, interrupted)
+
+
+@pytest.mark.parametrize("where", ["database", "url"])
+def test_four_processes_begin_an_empty_database_at_once(where, request, program):
+    url = request.getfixturevalue(where)
+    at = time.time() + 25
+    finish(*(program(url, n_epochs=1, at=at) for _ in range(4)))
+    check(url, [])
