@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -24,22 +26,26 @@ ENDED = {"COMPLETE", "PRUNED", "FAIL"}
 N_TRIALS = 5
 #: A worker imports this file anew, so what stands at its top reaches every process.
 PROGRAM = """
+import os
 import sys
 import time
+from pathlib import Path
 import splicedvae as sv
 from splicedvae import search
 from splicedvae.search import _workers
 
 _workers.HEARTBEAT = 1
 if __name__ == "__main__":
-    url, n_workers, n_epochs, start = sys.argv[1:]
+    url, n_workers, n_together = sys.argv[1:]
     adata = sv.data.simulate(n_obs=300, n_vars=60)
     split = sv.data.split(adata)
     adata = sv.data.prepare(adata, fit_on=split[0])
     sv.SplicedVAE.setup_anndata(adata)
     space = {"lr": [1e-3 * (1 + i) for i in range(5)], "n_hidden": 16, "n_latent": 4}
-    time.sleep(max(0, float(start) - time.time()))
-    search.run(adata, split[:2], space, n_trials=5, max_epochs=int(n_epochs), storage=url,
+    Path(f"ready{os.getpid()}").touch()
+    while len(list(Path().glob("ready*"))) < int(n_together):
+        time.sleep(0.001)
+    search.run(adata, split[:2], space, n_trials=5, max_epochs=30, storage=url,
                n_workers=int(n_workers), progress=False)
 """
 
@@ -64,7 +70,7 @@ def start(tmp_path):
 
     yield start
     for process in processes:
-        if process.poll() is None or group_lives(process):
+        if group_lives(process):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
@@ -73,18 +79,16 @@ def start(tmp_path):
 def program(tmp_path, start):
     (tmp_path / "program.py").write_text(PROGRAM)
 
-    def program(url, n_workers=1, n_epochs=40, at=0.0):
-        return start("program.py", url, n_workers, n_epochs, at)
+    def program(url, n_workers=1, n_together=1):
+        return start("program.py", url, n_workers, n_together)
 
     return program
 
 
 def group_lives(process):
-    try:
-        os.killpg(process.pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True)
+    states = [line.split() for line in listed.stdout.splitlines()]
+    return any(int(group) == process.pid and state[0] != "Z" for group, state in states)
 
 
 def workers_of(process):
@@ -115,19 +119,26 @@ def trials_in(url):
         engine.dispose()
 
 
-def running(url, process, n=1, after=0):
-    """Wait until so many trials run and so many have ended; the numbers of those that run."""
-    deadline = time.time() + 60
-    while time.time() < deadline:
-        if process.poll() is not None:
-            raise AssertionError(process.stdout.read())
-        trials = [t for t in trials_in(url) if not t["surplus"]]
-        numbers = [t["number"] for t in trials if t["state"] == "RUNNING"]
-        if len(numbers) == n and sum(t["state"] in ENDED for t in trials) >= after:
-            time.sleep(0.5)  # into the training
-            return numbers
+def wait_for(condition, what, seconds=60):
+    deadline = time.time() + seconds
+    while not condition():
+        assert time.time() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.05)
-    raise AssertionError(f"no {n} trials ran: {trials_in(url)}")
+
+
+def wait_for_mid_trial(url, n, after=0):
+    """Wait until so many trials run, and at least so many have ended."""
+
+    def met():
+        states = Counter(t["state"] for t in trials_in(url) if not t["surplus"])
+        return states["RUNNING"] == n and sum(states[state] for state in ENDED) >= after
+
+    wait_for(met, f"{n} trials")
+    time.sleep(0.3)  # into the training
+
+
+def numbers(url, state):
+    return [t["number"] for t in trials_in(url) if t["state"] == state and not t["surplus"]]
 
 
 def finish(*processes, timeout=90):
@@ -161,58 +172,55 @@ def url(tmp_path):
 
 def test_one_of_two_workers_is_killed(url, program):
     process = program(url, n_workers=2)
-    both = set(running(url, process, n=2))
+    wait_for_mid_trial(url, 2)
     os.kill(workers_of(process)[0], signal.SIGKILL)
     finish(process)
-    interrupted = [t["number"] for t in trials_in(url) if t["state"] == "FAIL" and not t["surplus"]]
-    assert len(interrupted) == 1 and set(interrupted) < both
+    interrupted = numbers(url, "FAIL")
+    assert len(interrupted) == 1
     check(url, interrupted)
 
 
 def test_all_processes_are_killed(url, program):
     process = program(url, n_workers=2)
-    interrupted = running(url, process, n=2, after=1)
+    wait_for_mid_trial(url, 2, after=1)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert [t["number"] for t in trials_in(url) if t["state"] == "RUNNING"] == interrupted
-    finish(program(url, n_workers=1, n_epochs=40))
+    interrupted = numbers(url, "RUNNING")
+    assert interrupted and numbers(url, "COMPLETE")
+    finish(program(url))
     check(url, interrupted)
 
 
-def test_worker_that_slept_is_not_believed_and_goes_on(url, program):
-    """As after a suspended machine: thought dead, its trial has a retry when it wakes."""
+def test_worker_that_slept_goes_on_with_another_trial(url, program):
+    """As after a suspended machine: it is thought dead, and its trial has a retry when it wakes."""
     process = program(url, n_workers=2)
-    both = set(running(url, process, n=2))
+    wait_for_mid_trial(url, 2)
     sleeper = workers_of(process)[0]
     os.kill(sleeper, signal.SIGSTOP)
-    deadline = time.time() + 40
-    while not any(t["failed_trial"] for t in trials_in(url)) and time.time() < deadline:
-        time.sleep(0.2)
+    wait_for(lambda: numbers(url, "FAIL"), "the sleeper's trial to be given up")
     os.kill(sleeper, signal.SIGCONT)
+    time.sleep(1)
+    assert sleeper in workers_of(process)
     finish(process)
-    interrupted = [t["number"] for t in trials_in(url) if t["state"] == "FAIL" and not t["surplus"]]
-    assert len(interrupted) == 1 and set(interrupted) < both
+    interrupted = numbers(url, "FAIL")
+    assert len(interrupted) == 1
     check(url, interrupted)
 
 
-@pytest.mark.parametrize(
-    ("sign", "n_workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGTERM, 2)]
-)
+@pytest.mark.parametrize(("sign", "n_workers"), [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
 def test_command_is_interrupted_and_goes_on(sign, n_workers, url, start, tmp_path):
     sv.data.simulate(n_obs=300, n_vars=60).write_h5ad(tmp_path / "cells.h5ad")
     command = ["-m", "splicedvae.search", "--data", "cells.h5ad", "--storage", url]
-    command += ["--trials", N_TRIALS, "--epochs", 40, "--workers", n_workers]
+    command += ["--trials", N_TRIALS, "--epochs", 30, "--workers", n_workers]
     process = start(*command)
-    interrupted = running(url, process, n=n_workers, after=1)
-    if sign == signal.SIGINT:
-        os.killpg(process.pid, sign)  # Ctrl-C reaches the whole group
-    else:
-        process.send_signal(sign)
+    wait_for_mid_trial(url, n_workers, after=1)
+    os.killpg(process.pid, sign)  # Ctrl-C reaches the whole group
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 1 and "the same command goes on" in output, output
-    assert "Traceback" not in output and not group_lives(process)
-    states = Counter(t["state"] for t in trials_in(url) if not t["surplus"])
-    assert states["RUNNING"] == 0 and states["FAIL"] == len(interrupted)
+    assert "Traceback" not in output, output
+    wait_for(lambda: not group_lives(process), "the processes to end", seconds=5)
+    interrupted = numbers(url, "FAIL")
+    assert interrupted and not numbers(url, "RUNNING")
     process = start(*command)
     output, _ = process.communicate(timeout=90)
     assert process.returncode == 0 and "rmse_observed" in output, output
@@ -341,21 +349,23 @@ def database(server, request):
 
 def test_two_machines_share_a_study_and_one_dies(database, program):
     """Both make the tables, the study and its points at the same moment."""
-    at = time.time() + 12
-    machines = [program(database, at=at) for _ in range(2)]
-    both = set(running(database, machines[0], n=2))
+    machines = [program(database, n_together=2) for _ in range(2)]
+    wait_for_mid_trial(database, 2)
     machines[0].kill()
-    finish(machines[1])
     machines[0].wait()
-    trials = [t for t in trials_in(database) if not t["surplus"]]
-    interrupted = [t["number"] for t in trials if t["state"] == "FAIL"]
-    assert len(interrupted) == 1 and set(interrupted) < both
+    finish(machines[1])
+    interrupted = numbers(database, "FAIL")
+    assert len(interrupted) == 1
     check(database, interrupted)
 
 
-@pytest.mark.parametrize("where", ["database", "url"])
-def test_four_processes_begin_an_empty_database_at_once(where, request, program):
-    url = request.getfixturevalue(where)
-    at = time.time() + 25
-    finish(*(program(url, n_epochs=1, at=at) for _ in range(4)))
-    check(url, [])
+@pytest.mark.parametrize("where", ["url", "database"])
+def test_empty_database_is_opened_by_eight_at_once(where, request):
+    url, together = request.getfixturevalue(where), threading.Barrier(8)
+
+    def open_storage(_):
+        together.wait()
+        return search._workers.open_storage(url).get_current_version()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(open_storage, range(8)))) == 1
