@@ -22,8 +22,7 @@ import splicedvae as sv
 from splicedvae import search
 
 pytestmark = pytest.mark.slow
-ENDED = {"COMPLETE", "PRUNED", "FAIL"}
-N_TRIALS = 5
+N_TRIALS = 4
 #: A worker imports this file anew, so what stands at its top reaches every process.
 PROGRAM = """
 import os
@@ -41,11 +40,11 @@ if __name__ == "__main__":
     split = sv.data.split(adata)
     adata = sv.data.prepare(adata, fit_on=split[0])
     sv.SplicedVAE.setup_anndata(adata)
-    space = {"lr": [1e-3 * (1 + i) for i in range(5)], "n_hidden": 16, "n_latent": 4}
+    space = {"lr": [1e-3 * (1 + i) for i in range(4)], "n_hidden": 16, "n_latent": 4}
     Path(f"ready{os.getpid()}").touch()
     while len(list(Path().glob("ready*"))) < int(n_together):
         time.sleep(0.001)
-    search.run(adata, split[:2], space, n_trials=5, max_epochs=30, storage=url,
+    search.run(adata, split[:2], space, n_trials=4, max_epochs=60, storage=url,
                n_workers=int(n_workers), progress=False)
 """
 
@@ -86,28 +85,23 @@ def program(tmp_path, start):
 
 
 def group_lives(process):
-    listed = subprocess.run(["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True)
-    states = [line.split() for line in listed.stdout.splitlines()]
+    listed = subprocess.check_output(["ps", "-A", "-o", "pgid=,stat="], text=True).splitlines()
+    states = [line.split() for line in listed]
     return any(int(group) == process.pid and state[0] != "Z" for group, state in states)
 
 
 def workers_of(process):
-    listed = subprocess.run(
-        ["pgrep", "-P", str(process.pid), "-f", "spawn_main"], capture_output=True, text=True
-    )
-    return [int(pid) for pid in listed.stdout.split()]
+    command = ["pgrep", "-P", str(process.pid), "-f", "spawn_main"]
+    return [int(pid) for pid in subprocess.check_output(command).split()]
 
 
 def trials_in(url):
     """Number, state, configuration, retried trial and whether it is surplus; nothing of Optuna."""
-    text = "select t.number, t.state"
-    tables = ("trial_user_attributes", "trial_system_attributes", "trial_user_attributes")
-    names = ("configuration", "failed_trial", "surplus")
-    joins = ""
-    for name, table in zip(names, tables, strict=True):
+    text, joins = "select t.number, t.state", ""
+    for name, kind in (("configuration", "user"), ("failed_trial", "system"), ("surplus", "user")):
         text += f", {name}.value_json as {name}"
-        joins += f" left join {table} {name} on {name}.trial_id = t.trial_id"
-        joins += f" and {name}.key = '{name}'"
+        joins += f" left join trial_{kind}_attributes {name}"
+        joins += f" on {name}.trial_id = t.trial_id and {name}.key = '{name}'"
     engine = sqlalchemy.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
     try:
         with engine.connect() as connection:
@@ -127,11 +121,11 @@ def wait_for(condition, what, seconds=60):
 
 
 def wait_for_mid_trial(url, n, after=0):
-    """Wait until so many trials run, and at least so many have ended."""
+    """Wait until so many trials run, and at least so many are complete."""
 
     def met():
         states = Counter(t["state"] for t in trials_in(url) if not t["surplus"])
-        return states["RUNNING"] == n and sum(states[state] for state in ENDED) >= after
+        return states["RUNNING"] >= n and states["COMPLETE"] >= after
 
     wait_for(met, f"{n} trials")
     time.sleep(0.3)  # into the training
@@ -141,10 +135,10 @@ def numbers(url, state):
     return [t["number"] for t in trials_in(url) if t["state"] == state and not t["surplus"]]
 
 
-def finish(*processes, timeout=90):
-    for process in processes:
-        output, _ = process.communicate(timeout=timeout)
-        assert process.returncode == 0, output
+def finish(process):
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, output
+    return output
 
 
 def check(url, interrupted):
@@ -155,11 +149,10 @@ def check(url, interrupted):
         by_configuration[trial["configuration"]].append(trial["state"])
     assert by_configuration.keys() == {str(i) for i in range(N_TRIALS)}
     ended = Counter(tuple(states) for states in by_configuration.values())
-    once, twice = N_TRIALS - len(interrupted), len(interrupted)
-    assert ended == Counter({("COMPLETE",): once, ("FAIL", "COMPLETE"): twice}), trials
+    twice = {("FAIL", "COMPLETE"): len(interrupted)}
+    assert ended == Counter({("COMPLETE",): N_TRIALS - len(interrupted)} | twice), trials
     retries = [int(t["failed_trial"]) for t in trials if t["failed_trial"]]
     assert sorted(retries) == sorted(interrupted)
-    assert all(t["state"] == "FAIL" for t in trials if t["number"] in interrupted)
 
 
 # --- SQLite -------------------------------------------------------------------------------------
@@ -184,9 +177,8 @@ def test_all_processes_are_killed(url, program):
     process = program(url, n_workers=2)
     wait_for_mid_trial(url, 2, after=1)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    wait_for(lambda: not group_lives(process), "the processes to end")
     interrupted = numbers(url, "RUNNING")
-    assert interrupted and numbers(url, "COMPLETE")
     finish(program(url))
     check(url, interrupted)
 
@@ -211,7 +203,7 @@ def test_worker_that_slept_goes_on_with_another_trial(url, program):
 def test_command_is_interrupted_and_goes_on(sign, n_workers, url, start, tmp_path):
     sv.data.simulate(n_obs=300, n_vars=60).write_h5ad(tmp_path / "cells.h5ad")
     command = ["-m", "splicedvae.search", "--data", "cells.h5ad", "--storage", url]
-    command += ["--trials", N_TRIALS, "--epochs", 30, "--workers", n_workers]
+    command += ["--trials", N_TRIALS, "--epochs", 60, "--workers", n_workers]
     process = start(*command)
     wait_for_mid_trial(url, n_workers, after=1)
     os.killpg(process.pid, sign)  # Ctrl-C reaches the whole group
@@ -221,9 +213,7 @@ def test_command_is_interrupted_and_goes_on(sign, n_workers, url, start, tmp_pat
     wait_for(lambda: not group_lives(process), "the processes to end", seconds=5)
     interrupted = numbers(url, "FAIL")
     assert interrupted and not numbers(url, "RUNNING")
-    process = start(*command)
-    output, _ = process.communicate(timeout=90)
-    assert process.returncode == 0 and "rmse_observed" in output, output
+    assert "rmse_observed" in finish(start(*command))
     check(url, interrupted)
 
 
@@ -232,7 +222,7 @@ def test_command_is_interrupted_and_goes_on(sign, n_workers, url, start, tmp_pat
 
 @pytest.fixture
 def small(url, monkeypatch):
-    """A study of five configurations of which none has run yet, and how to go on with it."""
+    """A study of which one configuration has run and three wait, and how to go on with it."""
     adata = sv.data.simulate(n_obs=300, n_vars=60)
     split = sv.data.split(adata)
     adata = sv.data.prepare(adata, fit_on=split[0])
@@ -246,22 +236,15 @@ def small(url, monkeypatch):
         )
 
     study = go_on(n_trials=1)
-    points = search.study._points(
-        search.study.Task(
-            adata, {}, split, space, ("rmse",), "grid", max_epochs=1, seed=0, storage="",
-            study_name="",
-        ),
-        N_TRIALS,
-    )  # fmt: skip
     for number in range(1, N_TRIALS):
-        study.enqueue_trial(points[number], user_attrs={"configuration": number})
-    return study, points, go_on
+        study.enqueue_trial({"lr": space["lr"][number]}, user_attrs={"configuration": number})
+    return study, go_on
 
 
 def test_what_two_processes_enqueued_at_once_runs_once(small, url):
-    study, points, go_on = small
-    for number, point in enumerate(points):
-        study.enqueue_trial(point, user_attrs={"configuration": number})
+    study, go_on = small
+    for number in range(N_TRIALS):
+        study.enqueue_trial({"lr": 1e-3}, user_attrs={"configuration": number})
     trials = search.table(go_on())
     assert trials["state"].eq("COMPLETE").all() and trials["attempts"].eq(1).all()
     assert sum(t["surplus"] is not None for t in trials_in(url)) == N_TRIALS
@@ -270,7 +253,7 @@ def test_what_two_processes_enqueued_at_once_runs_once(small, url):
 
 def test_interrupted_trial_with_two_retries_uses_one(small, url):
     """As when its process is killed after it had asked for one and before its heart stopped."""
-    study, _, go_on = small
+    study, go_on = small
     frozen = study.trials[2]
     for _ in range(2):
         search._workers.RETRY(study, frozen)
@@ -282,7 +265,7 @@ def test_interrupted_trial_with_two_retries_uses_one(small, url):
 
 
 def test_trial_that_died_before_its_first_heartbeat_is_retried(small, url):
-    study, _, go_on = small
+    study, go_on = small
     frozen = study.trials[2]
     study._storage.set_trial_state_values(frozen._trial_id, optuna.trial.TrialState.RUNNING)
     go_on()
@@ -290,7 +273,7 @@ def test_trial_that_died_before_its_first_heartbeat_is_retried(small, url):
 
 
 def test_maker_of_a_study_died_before_it_said_what_for(small, url):
-    study, _, go_on = small
+    study, go_on = small
     study._storage.delete_study(study._study_id)
     optuna.create_study(storage=url, study_name="splicedvae", direction="minimize")
     assert search.table(go_on())["state"].eq("COMPLETE").all()
@@ -313,7 +296,7 @@ def server():
             os.chown(folder, pwd.getpwnam("postgres").pw_uid, -1)
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        free.close()
+        free.close()  # and let the server have it
         settled = {"cwd": folder, "stdout": subprocess.DEVNULL, **who}
         arguments = ["-D", f"{folder}/data", "-U", "me", "--auth=trust", "--no-sync"]
         subprocess.run([initdb, *arguments], check=True, **settled)
@@ -325,10 +308,7 @@ def server():
         )
         try:
             ready = [binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(port), "-t", "20"]
-            for _ in range(100):
-                if subprocess.run(ready, stdout=subprocess.DEVNULL).returncode == 0:
-                    break
-                time.sleep(0.1)
+            wait_for(lambda: subprocess.run(ready, **settled).returncode == 0, "the server")
             yield f"postgresql://me@127.0.0.1:{port}"
         finally:
             process.send_signal(signal.SIGINT)
@@ -337,7 +317,6 @@ def server():
 
 @pytest.fixture
 def database(server, request):
-    """An empty database."""
     name = f"search_{abs(hash(request.node.name))}"
     url = f"{server}/postgres".replace("postgresql:", "postgresql+psycopg:")
     engine = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")

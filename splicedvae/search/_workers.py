@@ -87,7 +87,7 @@ def open_storage(url: str) -> RDBStorage:
     shown = "of this URL"  # which may hold a password, wherever it stands
     try:
         parsed = make_url(url)
-        shown = parsed.render_as_string(hide_password=True)
+        shown = parsed.set(query={}).render_as_string(hide_password=True)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
         sqlite = parsed.get_backend_name() == "sqlite"
