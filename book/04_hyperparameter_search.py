@@ -118,13 +118,24 @@ shown[["state", *grid, "rmse_observed", "d2", "elbo"]].T
 jobs = lab.experiment.run(lab.searches, whole, profile, results)
 studies = {name: lab.searches.study(results, whole, profile, name) for name in lab.searches.NAMES}
 tables = {name: sv.search.table(study) for name, study in studies.items()}
-pd.DataFrame(
-    {
-        name: table["state"].value_counts().to_dict()
-        | {"minutes of training": round(table["seconds"].sum() / 60, 1)}
-        for name, table in tables.items()
-    }
-).fillna(0).convert_dtypes()
+pd.DataFrame({name: table["state"].value_counts() for name, table in tables.items()}).fillna(
+    0
+).astype(int)
+
+# %% tags=["hide-input"]
+failed = pd.concat(table[table["state"] == "FAIL"] for table in tables.values())
+minutes = {name: table["seconds"].sum() / 60 for name, table in tables.items()}
+lab.profiles.finding(
+    f"the trials took {minutes['grid']:.0f} and {minutes['tpe']:.0f} minutes of training, with pruning. "
+    + (
+        f"{len(failed)} diverged, all with "
+        f"{' or '.join(sorted(failed['optimizer'].unique()))} and a learning rate of "
+        f"{failed['lr'].min():.2g} or more."
+        if len(failed)
+        else "None diverged."
+    ),
+    profile,
+)
 
 # %% [markdown]
 # An RMSE on its own says little here, since nearly all of it is binomial noise that no model can
@@ -222,14 +233,19 @@ _ = ax.set_xlabel("importance")
 
 # %% tags=["hide-input"]
 first, second = importances["grid"].index[:-3:-1]
-level = gain(both).groupby(both["ratio_loss"]).median().sort_values()
+level, outputs = (
+    gain(both).groupby(both[name]).median().sort_values()
+    for name in ("ratio_loss", "head_activation")
+)
 lab.profiles.finding(
     f"in the grid, `{first}` carries {importances['grid'][first]:.0%} of the variance and `{second}` "
     f"{importances['grid'][second]:.0%}; in the other study it is `{importances['tpe'].idxmax()}` "
     f"with {importances['tpe'].max():.0%}. The median gain by loss goes from {level.iloc[0]:+.2f} % "
-    f"(`{level.index[0]}`) to {level.iloc[-1]:+.2f} % (`{level.index[-1]}`). `sigmoid` and `softmax` over "
-    "two outputs are the same functions (chapter 2), so whatever the figure gives to "
-    f"`head_activation`, {importances['grid']['head_activation']:.0%} here, is a measure of its noise.",
+    f"(`{level.index[0]}`) to {level.iloc[-1]:+.2f} % (`{level.index[-1]}`), by the head's activation from "
+    f"{outputs.iloc[0]:+.2f} % (`{outputs.index[0]}`) to {outputs.iloc[-1]:+.2f} % "
+    f"(`{outputs.index[-1]}`). `sigmoid` and `softmax` over two outputs are the same functions "
+    "(chapter 2); what can differ is the way there, since one step of Adam moves the "
+    "difference of two outputs twice as far as one output.",
     profile,
 )
 

@@ -12,6 +12,7 @@ SHOWN = {
     "fields": ["cosine", "cosine_raw", "angular_error", "accuracy", "balanced_accuracy", "cbdir"],
     "queries": ["d2", "cosine", "cosine_reference_γ", "accuracy"],
     "depth": ["cosine", "cosine_raw", "accuracy", "d2"],
+    "pretraining": ["d2", "within_gene_r", "elbo"],
     "searches": ["rmse_observed", "d2", "within_gene_r", "elbo"],
 }
 PAIRS = [
@@ -31,6 +32,8 @@ PAIRS = [
     ("fields", "SplicedVAE", "GeneMean", "accuracy"),
     ("fields", "SplicedVAE", "cluster majority", "accuracy"),
     ("fields", "SplicedVAE", "Velo-Predictor, honest, spliced counts", "accuracy"),
+    ("pretraining", "pretrained, 200", "scratch, 200", "d2"),
+    ("pretraining", "pretrained, 200", "scratch, 200", "elbo"),
     ("searches", "grid, 1, test", "grid, default, test", "d2"),
     ("searches", "grid, 1, test", "grid, RidgeBinomial, test", "d2"),
     ("depth", "SplicedVAE", "scVelo, depth 0.1", "cosine"),

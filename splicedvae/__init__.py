@@ -18,11 +18,11 @@ if not _logger.handlers:
     _logger.addHandler(logging.StreamHandler())
     _logger.setLevel(logging.INFO)
 
-_OPTIONAL = ("search",)  # these need an extra of the same name
+_ROOMS = ("census", "search")  # entered when asked for; some need an extra of the same name
 
 
 def __getattr__(name: str):
-    if name not in _OPTIONAL:
+    if name not in _ROOMS:
         raise AttributeError(f"module 'splicedvae' has no attribute {name!r}")
     try:
         return import_module(f".{name}", __name__)

@@ -246,7 +246,7 @@ class SplicedVAE(SplicingMixin, SCVI):
         settings_ = {key: plan_kwargs.pop(key) for key in ("lr", "eps", "weight_decay")}
         plan_kwargs |= {
             "optimizer": "Custom",
-            "optimizer_creator": partial(training.OPTIMIZERS[optimizer], **settings_),
+            "optimizer_creator": partial(training.optimizer, optimizer, **settings_),
         }
         self.module.train()  # after `load` it is in eval mode, which Lightning would keep
         kwargs.setdefault("check_val_every_n_epoch", 1)

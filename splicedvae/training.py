@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -35,6 +35,34 @@ def categories(registry: dict) -> dict[str, list]:
     covariates = fields.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("state_registry", {})
     mappings = {"batch": batch, **covariates.get("mappings", {})}
     return {name: list(values) for name, values in mappings.items()}
+
+
+def optimizer(
+    kind: str, parameters: Iterable[torch.nn.Parameter], lr: float, **settings
+) -> optim.Optimizer:
+    """Make an optimizer in which a parameter with an ``lr_scale`` has its own learning rate.
+
+    Parameters
+    ----------
+    kind
+        A key of ``OPTIMIZERS``.
+    parameters
+        What is trained.
+    lr
+        Learning rate where the scale is 1, as it is for parameters without one.
+    **settings
+        What else the optimizer takes.
+
+    Returns
+    -------
+    The optimizer.
+    """
+    groups: dict[float, list] = {}
+    for parameter in parameters:
+        groups.setdefault(getattr(parameter, "lr_scale", 1.0), []).append(parameter)
+    return OPTIMIZERS[kind](
+        [{"params": group, "lr": lr * scale} for scale, group in groups.items()], lr=lr, **settings
+    )
 
 
 def kl_warmup(max_epochs: int) -> dict[str, int]:

@@ -1,6 +1,17 @@
 """What the chapters of the book share: profiles, and the results that are made once and kept."""
 
-from . import depth, experiment, fields, fits, plots, profiles, queries, scorecard, searches
+from . import (
+    depth,
+    experiment,
+    fields,
+    fits,
+    plots,
+    pretraining,
+    profiles,
+    queries,
+    scorecard,
+    searches,
+)
 
 __all__ = [
     "depth",
@@ -8,6 +19,7 @@ __all__ = [
     "fields",
     "fits",
     "plots",
+    "pretraining",
     "profiles",
     "queries",
     "scorecard",

@@ -128,8 +128,18 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     return job | {"files": files}
 
 
-class _Scorer:
-    """Ratio reports of one split, all against the same gene mean, gene list and dispersion."""
+class Scorer:
+    """Ratio reports of one split, all against the same gene mean, gene list and dispersion.
+
+    Parameters
+    ----------
+    adata
+        Prepared cells.
+    train, test
+        Positions.
+    seed
+        Of the randomised scores.
+    """
 
     def __init__(self, adata: AnnData, train: np.ndarray, test: np.ndarray, seed: int):
         counts = [adata.layers[layer] for layer in ("spliced", "unspliced")]
@@ -143,6 +153,17 @@ class _Scorer:
         self.seed = seed
 
     def report(self, predicted: np.ndarray) -> dict[str, float]:
+        """Score a prediction.
+
+        Parameters
+        ----------
+        predicted
+            Ratios (test cells, genes).
+
+        Returns
+        -------
+        See :func:`splicedvae.metrics.ratio_report`.
+        """
         return metrics.ratio_report(
             self.spliced,
             self.unspliced,
@@ -154,6 +175,12 @@ class _Scorer:
         )
 
     def ceilings(self) -> dict[str, dict[str, float]]:
+        """Score what knows the truth.
+
+        Returns
+        -------
+        Both ceilings' scores by name.
+        """
         args = self.spliced, self.unspliced
         return {
             "ceiling, bootstrap": metrics.bootstrap_ceiling(
@@ -165,7 +192,7 @@ class _Scorer:
 
 def _fit_baselines(adata, train, val, test, seed: int) -> tuple[dict, dict[str, np.ndarray]]:
     """The job's rows, and the ratios (test cells, genes) of each baseline."""
-    scorer = _Scorer(adata, train, test, seed)
+    scorer = Scorer(adata, train, test, seed)
     rows, ratios = scorer.ceilings(), {}
     for model in (
         baselines.GeneMean(),
@@ -213,7 +240,7 @@ def _assess(model, train, val, test, fit: Fit, name, seed) -> tuple[dict, dict[s
     elif not fit.subset and fit.n_latent == 10:
         ridge = baselines.ScviLatentRidge(model).fit(adata[train], adata[val])
         ratios["ScviLatentRidge"] = ridge.predict(adata[test])
-    scorer = _Scorer(adata, train, test, seed)
+    scorer = Scorer(adata, train, test, seed)
     rows = {key: scorer.report(predicted) for key, predicted in ratios.items()}
     latent = model.get_latent_representation()
     rows[name] = rows.get(name, {}) | metrics.latent_report(

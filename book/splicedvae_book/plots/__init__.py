@@ -4,7 +4,14 @@ from .data import embedding, error_bound, ratio_against_depth, ratio_by_cluster
 from .diagrams import architecture, splicing_diagram
 from .search import parallel_coordinates, search_history, shrinkage, slices
 from .style import BLUE, COLOURS, GREEN, INK, ORANGE, ROLES, use_style
-from .training import gene_differences, history, scores_over_seeds
+from .training import (
+    by_cells,
+    by_epoch,
+    gene_differences,
+    gene_overlap,
+    history,
+    scores_over_seeds,
+)
 from .velocity import (
     cell_scores,
     field_angles,
@@ -23,11 +30,14 @@ __all__ = [
     "ORANGE",
     "ROLES",
     "architecture",
+    "by_cells",
+    "by_epoch",
     "cell_scores",
     "embedding",
     "error_bound",
     "field_angles",
     "gene_differences",
+    "gene_overlap",
     "gene_velocity",
     "history",
     "parallel_coordinates",

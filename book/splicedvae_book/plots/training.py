@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from splicedvae.metrics import paired_interval
 
-from .style import BLUE, INK, ORANGE, _panel, _role_colour
+from .style import BLUE, INK, ORANGE, ROLES, _panel, _role_colour
 
 
 def history(curves: Mapping[str, Sequence[float]], score: str, ax: Axes | None = None) -> Axes:
@@ -103,4 +103,82 @@ def gene_differences(difference: pd.Series, counts: pd.Series, ax: Axes | None =
     ax.scatter(counts[difference.index], difference, s=6, lw=0, alpha=0.6, color=BLUE)
     ax.axhline(0, color=INK, lw=0.8)
     ax.axhline(difference.mean(), color=ORANGE, lw=2)
+    return ax
+
+
+def gene_overlap(table: Mapping[str, float], ax: Axes | None = None) -> Axes:
+    """Draw what a checkpoint and some cells share.
+
+    Parameters
+    ----------
+    table
+        Of :class:`splicedvae.census.genes.Overlap`.
+    ax
+        Where to draw.
+
+    Returns
+    -------
+    The axes.
+    """
+    ax = _panel(ax, xlim=(0, 1), xlabel="share")
+    bars = {
+        "checkpoint's genes": "share of the checkpoint",
+        "cells' genes": "share of the cells' genes",
+        "cells' counts": "share of the counts",
+    }
+    values = [table[key] for key in bars.values()]
+    ax.barh(list(bars), values, color=BLUE, label="shared")
+    ax.barh(list(bars), [1 - v for v in values], left=values, color=ROLES["null"], label="not")
+    for row, value in enumerate(values):
+        ax.text(0.02, row, f"{value:.1%}", color="white", va="center")
+    ax.invert_yaxis()
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
+    return ax
+
+
+def by_epoch(curves: Mapping[str, Sequence[Sequence[float]]], ax: Axes | None = None) -> Axes:
+    """Draw a score by epoch for several ways to train, a line per seed.
+
+    Parameters
+    ----------
+    curves
+        By name, a list of scores for each seed.
+    ax
+        Where to draw.
+
+    Returns
+    -------
+    The axes.
+    """
+    ax = _panel(ax, xlabel="epoch")
+    for colour, (name, seeds) in zip((INK, ORANGE, BLUE), curves.items(), strict=False):
+        for i, values in enumerate(seeds):
+            label = None if i else name
+            ax.plot(range(1, len(values) + 1), values, color=colour, lw=1, alpha=0.7, label=label)
+    return ax
+
+
+def by_cells(scores: pd.DataFrame, score: str, ax: Axes | None = None) -> Axes:
+    """Draw a score by the number of training cells, a dot per seed and a line through the means.
+
+    Parameters
+    ----------
+    scores
+        Columns ``start``, ``cells`` and the score.
+    score
+        The column.
+    ax
+        Where to draw.
+
+    Returns
+    -------
+    The axes.
+    """
+    ax = _panel(ax, xscale="log", xlabel="training cells", ylabel=score)
+    for colour, (name, group) in zip((BLUE, INK), scores.groupby("start"), strict=False):
+        means = group.groupby("cells")[score].mean()
+        ax.plot(group["cells"], group[score], "o", color=colour, ms=4, mew=0, alpha=0.5)
+        ax.plot(means.index, means, "-", color=colour, label=name)
+    ax.minorticks_off()
+    ax.set_xticks(sorted(scores["cells"].unique()), sorted(scores["cells"].unique()))
     return ax

@@ -1,0 +1,178 @@
+"""What pretraining is worth: SplicedVAE on few cells, from scratch and from a checkpoint.
+
+The Census models can't be fetched by every build, and they have seen millions of cells; so this
+stage makes its own checkpoint, in their architecture and file format, from the *total counts* of
+half of the training cells, and hands it to the code that also reads theirs. It is a best case:
+the same tissue, the same laboratory.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import scvi
+from anndata import AnnData
+from scipy.special import xlog1py, xlogy
+
+from splicedvae import census, data
+from splicedvae.model import SplicedVAE
+from splicedvae.training import kl_warmup
+
+from . import fits
+from .profiles import PROFILES
+
+SOURCES = {
+    "splicedvae": (
+        *fits.SOURCES["splicedvae"],
+        "census/__init__",
+        "census/checkpoints",
+        "census/genes",
+        "census/transplant",
+    ),
+    "splicedvae_book": ("fits", "pretraining", "profiles"),
+}
+NAMES = ("curves",)
+#: The architecture of the Census models.
+CENSUS = {"n_latent": 50, "n_hidden": 128, "n_layers": 2, "gene_likelihood": "nb"}
+#: Training cells; the last is all that the pretraining has not seen.
+SIZES = (100, 200, 500, None)
+#: The ways to start, by the arguments of `census.transplant`; at all sizes, or at one only.
+STARTS = {"scratch": None, "pretrained": 1.0}
+VARIANTS = {"pretrained, slow": 0.1, "pretrained, frozen": 0.0}
+VARIED = 200
+
+
+def split(adata: AnnData, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Part the cells; those of the pretraining are half of what would be training cells.
+
+    Parameters
+    ----------
+    adata
+        From :func:`~splicedvae_book.profiles.load`.
+    seed
+        Of the split.
+
+    Returns
+    -------
+    Positions for pretraining, of train, val and test cells, the second in random order.
+    """
+    train, val, test = data.split(adata, seed=seed)
+    order = np.random.default_rng(seed).permutation(train)
+    return np.sort(order[: len(order) // 2]), order[len(order) // 2 :], val, test
+
+
+def made_up_ids(adata: AnnData) -> dict[str, str]:
+    """Ids in the form of Ensembl's, by counting: a checkpoint knows its genes by such ids.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes.
+
+    Returns
+    -------
+    An id for each gene.
+    """
+    return {name: f"ENSMUSG{i:011d}" for i, name in enumerate(adata.var_names, start=1)}
+
+
+def pretrain(adata: AnnData, cells: np.ndarray, profile: str, seed: int, folder: Path) -> Path:
+    """Train a plain scVI on total counts, and save it as the Census models are saved.
+
+    Parameters
+    ----------
+    adata
+        From :func:`~splicedvae_book.profiles.load`.
+    cells
+        Positions of the cells to train on.
+    profile
+        A key of ``splicedvae_book.profiles.PROFILES``.
+    seed
+        Of weights and minibatches.
+    folder
+        Where to save it.
+
+    Returns
+    -------
+    The folder.
+    """
+    setting = PROFILES[profile]
+    own = data.prepare(adata[cells], n_top_genes=setting.n_top_genes)
+    own.var_names = [made_up_ids(adata)[name] for name in own.var_names]
+    scvi.settings.seed = seed
+    scvi.model.SCVI.setup_anndata(own, layer="total")
+    model = scvi.model.SCVI(own, **CENSUS)
+    warmup = kl_warmup(setting.max_epochs)
+    model.train(setting.max_epochs, plan_kwargs=warmup, enable_progress_bar=False)
+    model.save(str(folder), overwrite=True)
+    return folder
+
+
+def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> dict:
+    """Pretrain, then train on more and more other cells from scratch and from the checkpoint.
+
+    Parameters
+    ----------
+    adata
+        From :func:`~splicedvae_book.profiles.load`.
+    profile
+        A key of ``splicedvae_book.profiles.PROFILES``.
+    seed
+        Of split, weights and minibatches.
+    name
+        ``"curves"``, the only one.
+    folder
+        For the checkpoint.
+
+    Returns
+    -------
+    JSON-ready: ``rows`` of test scores by start and number of cells, such as ``"scratch, 200"``;
+    ``curves`` of validation scores by epoch under the same names; the ``overlap`` of the genes.
+    """
+    before, train, val, test = split(adata, seed)
+    ids = made_up_ids(adata)
+    path = pretrain(adata, before, profile, seed, folder / f"{seed}-pretrained")
+    checkpoint = census.read(path)
+    epochs, rows, curves = PROFILES[profile].max_epochs, {}, {}
+    for size in SIZES:
+        cells = train[:size]
+        if size is not None and size >= len(train):
+            continue  # a thinned run
+        own = data.prepare(adata, n_top_genes=PROFILES[profile].n_top_genes, fit_on=cells)
+        matched = census.match(own, checkpoint.genes, ids)
+        SplicedVAE.setup_anndata(matched)
+        length = min(2 * epochs, round(epochs * len(train) / len(cells)))
+        for start, rate in (STARTS | (VARIANTS if size == VARIED else {})).items():
+            scvi.settings.seed = seed
+            if rate is None:
+                model = SplicedVAE(matched, **CENSUS)
+            else:
+                model = census.transplant(matched, checkpoint, rate)
+            begin = time.perf_counter()
+            model.train(length, split=(cells, val), enable_progress_bar=False)
+            key = f"{start}, {len(cells)}"
+            seconds = time.perf_counter() - begin
+            scorer = fits.Scorer(matched, cells, test, seed)
+            curves[key] = _curves(model, scorer.mean, val) | {"seconds": seconds}
+            rows[key] = scorer.report(model.get_splicing_ratio(indices=test, return_numpy=True))
+            rows[key]["elbo"] = float(model.get_elbo(indices=test, return_mean=True))
+            rows[key] |= {"start": start, "cells": len(cells), "epochs": length}
+    found = census.overlap(own, checkpoint.genes, ids).table.to_dict()
+    return {
+        "files": [f"{seed}-pretrained/model.pt"],
+        "rows": rows,
+        "curves": curves,
+        "overlap": found,
+    }
+
+
+def _curves(model: SplicedVAE, mean: np.ndarray, val: np.ndarray) -> dict[str, list[float]]:
+    """ELBO and D² of the validation cells by epoch."""
+    s, u = (model.adata.layers[layer][val].toarray() for layer in ("spliced", "unspliced"))
+    ratio = s / np.maximum(s + u, 1)
+    best, worst = (-(xlogy(s, p) + xlog1py(u, -p)).sum() / len(val) for p in (ratio, mean))
+    history = {k: v.iloc[:, 0].to_numpy(float) for k, v in model.history.items()}
+    d2 = 1 - (history["ratio_nll_validation"] - best) / (worst - best)
+    return {"elbo": (-history["elbo_validation"]).tolist(), "d2": d2.tolist()}

@@ -1,0 +1,18 @@
+"""Start from the scVI models that were trained on all of CELLxGENE Census."""
+
+from .checkpoints import Checkpoint, fetch, read, releases
+from .genes import Overlap, match, overlap, symbols
+from .transplant import initialise, transplant
+
+__all__ = [
+    "Checkpoint",
+    "Overlap",
+    "fetch",
+    "initialise",
+    "match",
+    "overlap",
+    "read",
+    "releases",
+    "symbols",
+    "transplant",
+]
