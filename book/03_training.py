@@ -394,7 +394,7 @@ lab.profiles.finding(
 # up by counting, and saved in the same format. The other half of the cells, or some of them, then
 # train SplicedVAE, once from scratch and once from that checkpoint, for the same number of epochs. It
 # is a best case: the same tissue on the same day. What the real Census model knows is broader and
-# further away.
+# further away. Genes are the same for every number of cells.
 
 # %% tags=["remove-stderr"]
 starts = lab.experiment.run(lab.pretraining, lab.profiles.load(profile), profile, results)

@@ -12,7 +12,7 @@ import scvi
 
 import splicedvae as sv
 import splicedvae_book
-from splicedvae_book import experiment, fits, profiles, searches
+from splicedvae_book import experiment, fits, pretraining, profiles, searches
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_fingerprint_follows_counts_and_settings(tiny, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("stage", [fits, searches], ids=["fits", "searches"])
+@pytest.mark.parametrize("stage", [fits, searches, pretraining], ids=lambda m: m.__name__)
 def test_fingerprint_covers_every_module_that_a_job_runs_through(stage):
     packages = {module.__name__: Path(module.__file__).parent for module in (sv, splicedvae_book)}
     files = {

@@ -243,3 +243,31 @@ def test_shrinkage_follows_each_configuration_and_their_mean():
     lines = [line.get_ydata().tolist() for line in ax.lines[:3]]
     assert lines == [[0.5, 0.1], [0.4, 0.2], pytest.approx([0.45, 0.15])]
     assert [text.get_text() for text in ax.texts] == ["12", "3"]
+
+
+def test_gene_overlap_shows_the_three_shares():
+    table = {
+        "share of the checkpoint": 5706 / 8000,
+        "share of the cells' genes": 0.5,
+        "share of the counts": 0.9,
+    }
+    ax = plots.gene_overlap(table)
+    np.testing.assert_allclose([bar.get_width() for bar in ax.containers[0]], [0.71325, 0.5, 0.9])
+    assert [text.get_text() for text in ax.texts] == ["71.3%", "50.0%", "90.0%"]
+
+
+def test_by_epoch_and_by_cells_draw_every_seed():
+    ax = plots.by_epoch({"scratch": [[1, 2], [2, 3]], "pretrained": [[3, 4]]})
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[1, 2], [2, 3], [3, 4]]
+    assert ax.lines[0].get_xdata().tolist() == [1, 2]
+    frame = pd.DataFrame(
+        {
+            "start": ["scratch"] * 4 + ["pretrained"] * 2,
+            "cells": [100, 100, 200, 200, 100, 200],
+            "d2": [0.0, 0.2, 0.3, 0.5, 0.4, 0.6],
+        }
+    )
+    ax = plots.by_cells(frame, "d2")
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[100, 0.1], [200, 0.4]])
+    np.testing.assert_allclose(ax.lines[3].get_xydata(), [[100, 0.4], [200, 0.6]])
+    assert {line.get_label() for line in ax.lines[1::2]} == {"scratch", "pretrained"}

@@ -27,6 +27,7 @@ SOURCES = {
     "splicedvae": (
         *fits.SOURCES["splicedvae"],
         "census/__init__",
+        "census/_unpickle",
         "census/checkpoints",
         "census/genes",
         "census/transplant",
@@ -136,13 +137,14 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     path = pretrain(adata, before, profile, seed, folder / f"{seed}-pretrained")
     checkpoint = census.read(path)
     epochs, rows, curves = PROFILES[profile].max_epochs, {}, {}
+    # the same genes for all sizes, so that an ELBO, a sum over genes, can be compared
+    own = data.prepare(adata, n_top_genes=PROFILES[profile].n_top_genes, fit_on=train)
+    matched = census.match(own, checkpoint.genes, ids)
+    SplicedVAE.setup_anndata(matched)
     for size in SIZES:
         cells = train[:size]
-        if size is not None and size >= len(train):
+        if size is not None and 1.5 * size > len(train):
             continue  # a thinned run
-        own = data.prepare(adata, n_top_genes=PROFILES[profile].n_top_genes, fit_on=cells)
-        matched = census.match(own, checkpoint.genes, ids)
-        SplicedVAE.setup_anndata(matched)
         length = min(2 * epochs, round(epochs * len(train) / len(cells)))
         for start, rate in (STARTS | (VARIANTS if size == VARIED else {})).items():
             scvi.settings.seed = seed

@@ -175,7 +175,8 @@ def by_cells(scores: pd.DataFrame, score: str, ax: Axes | None = None) -> Axes:
     The axes.
     """
     ax = _panel(ax, xscale="log", xlabel="training cells", ylabel=score)
-    for colour, (name, group) in zip((BLUE, INK), scores.groupby("start"), strict=False):
+    groups = scores.groupby("start", sort=False)
+    for colour, (name, group) in zip((INK, ORANGE, BLUE), groups, strict=False):
         means = group.groupby("cells")[score].mean()
         ax.plot(group["cells"], group[score], "o", color=colour, ms=4, mew=0, alpha=0.5)
         ax.plot(means.index, means, "-", color=colour, label=name)
