@@ -8,6 +8,7 @@ import anndata
 import pooch
 
 from .checkpoints import DEFAULT_RELEASE, fetch, read, releases
+from .genes import overlap
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -65,8 +66,6 @@ def _check(path: str, data: str | None) -> None:
     for name, value in told.items():
         print(f"{name:<25} {value}")
     if data:
-        from .genes import overlap
-
         print(f"\n{overlap(anndata.read_h5ad(data), checkpoint.genes).table.to_string()}")
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import anndata
 import numpy as np
 import pandas as pd
 import pooch
@@ -270,25 +269,27 @@ def match(
             f"The cells share {n_shared} of {len(genes)} genes with the checkpoint, whose ids look "
             f"like {genes[0]}, theirs like {next(i for i in kept if i)}. Is it another organism?"
         )
-    order = np.argsort(found.position, kind="stable")
-    shared = order[found.position[order] >= 0]
-    parts = [adata[:, shared].copy()]
-    parts[0].var["census"] = found.position[shared]
-    if missing == "pad":
-        absent = np.setdiff1d(np.arange(len(genes)), found.position)
-        empty = sparse.csr_matrix((adata.n_obs, len(absent)), dtype=np.float32)
-        padding = AnnData(
-            empty, obs=adata.obs[[]], var=pd.DataFrame(index=list(np.take(genes, absent)))
-        )
-        padding.layers.update({layer: empty.copy() for layer in adata.layers})
-        padding.var["census"] = absent
-        parts.append(padding)
-    matched = anndata.concat(parts, axis="var", merge="first") if len(parts) > 1 else parts[0]
-    matched = matched[:, np.argsort(matched.var["census"], kind="stable")]
-    if extra == "keep":
-        rest = adata[:, found.position < 0].copy()
-        rest.var["census"] = -1
-        matched = anndata.concat([matched, rest], axis="var", merge="first")
-    matched = matched.copy()
-    matched.obs, matched.uns = adata.obs.copy(), adata.uns.copy()
+    place = found.position
+    source = np.full(len(genes), -1)  # of the checkpoint's genes, among the cells'
+    source[place[place >= 0]] = np.flatnonzero(place >= 0)
+    known = np.arange(len(genes)) if missing == "pad" else np.flatnonzero(source >= 0)
+    others = np.flatnonzero(place < 0) if extra == "keep" else np.arange(0)
+    columns = np.concatenate([source[known], others])
+    census = np.concatenate([known, np.full(len(others), -1)])
+    there = np.flatnonzero(columns >= 0)
+    select = sparse.csr_matrix(
+        (np.ones(len(there), np.float32), (columns[there], there)),
+        shape=(adata.n_vars, len(columns)),
+    )
+    names = [
+        adata.var_names[i] if i >= 0 else genes[c] for i, c in zip(columns, census, strict=True)
+    ]
+    matched = AnnData(
+        None if adata.X is None else sparse.csr_matrix(adata.X) @ select,
+        obs=adata.obs.copy(),
+        var=adata.var.reindex(names).assign(census=census),
+        obsm=dict(adata.obsm),
+        layers={name: sparse.csr_matrix(layer) @ select for name, layer in adata.layers.items()},
+    )
+    matched.uns.update({k: v for k, v in adata.uns.items() if not k.startswith("_scvi")})
     return matched

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -25,17 +26,6 @@ GENE_ROWS = (
 LAYER = re.compile(
     r"(?P<part>[zl]_encoder\.encoder|decoder\.px_decoder)"
     r"\.fc_layers\.Layer (?P<layer>\d+)\.0\.weight"
-)
-#: What the checkpoint decides.
-ARCHITECTURE = (
-    "n_hidden",
-    "n_latent",
-    "n_layers",
-    "dropout_rate",
-    "dispersion",
-    "gene_likelihood",
-    "use_observed_lib_size",
-    "latent_distribution",
 )
 
 
@@ -124,7 +114,8 @@ def transplant(
         raise ValueError(f"pretrained_lr={pretrained_lr} must be a number, zero or more.")
     if not checkpoint.architecture.get("use_observed_lib_size", True):
         raise ValueError("The checkpoint infers library sizes, batch by batch; it can't be used.")
-    settings = {k: v for k, v in checkpoint.architecture.items() if k in ARCHITECTURE}
+    ours = signature(SplicedVAE.__init__).parameters
+    settings = {k: v for k, v in checkpoint.architecture.items() if k in ours}
     if clash := [k for k in kwargs if k in settings and settings[k] != kwargs[k]]:
         raise ValueError(f"{', '.join(clash)} are fixed by the checkpoint; leave them out.")
     genes = torch.as_tensor(adata.var["census"].to_numpy())  # (G,)
@@ -136,8 +127,8 @@ def transplant(
     if checkpoint.n_continuous_cov or checkpoint.n_cats_per_cov:
         raise ValueError(f"The checkpoint {checkpoint.path} has covariates beside the batch.")
     model = SplicedVAE(adata, **(settings | kwargs))
-    ours = model.summary_stats
-    if ours.get("n_extra_categorical_covs") or ours.get("n_extra_continuous_covs"):
+    covariates = ("n_extra_categorical_covs", "n_extra_continuous_covs")
+    if any(model.summary_stats.get(kind) for kind in covariates):
         raise ValueError("Census models know batches only; set adata up without other covariates.")
     _copy(model.module, checkpoint, genes)
     _slow_down(model.module, pretrained_lr)
