@@ -159,9 +159,9 @@ def test_a_cache_that_can_not_be_written(bucket, tmp_path):
 
 
 def test_unknown_release_and_organism(tmp_path):
-    with pytest.raises(ValueError, match="2023-12-15.*2024-02-12.*2025-11-08"):
+    with pytest.raises(ValueError, match=r"2023-12-15.*2024-02-12.*2025-11-08"):
         fetch("mus_musculus", "2023-12-15", cache_dir=tmp_path)
-    with pytest.raises(ValueError, match="danio_rerio.*homo_sapiens.*mus_musculus"):
+    with pytest.raises(ValueError, match=r"danio_rerio.*homo_sapiens.*mus_musculus"):
         fetch("danio_rerio", cache_dir=tmp_path)
 
 

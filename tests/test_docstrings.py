@@ -103,7 +103,7 @@ def test_the_package_is_thin():
     # the core is what `import splicedvae` loads; a folder in it is a room that is only entered
     rooms = {folder: [f for f in SOURCES if folder in f.parents] for folder in PACKAGE.iterdir()}
     assert sum(lines_of_code(f) for f in SOURCES if f.parent == PACKAGE) <= 2500
-    assert all(sum(map(lines_of_code, files)) <= 600 for files in rooms.values())
+    assert all(sum(map(lines_of_code, files)) <= 650 for files in rooms.values())
 
 
 def test_it_says_that_it_is_typed():

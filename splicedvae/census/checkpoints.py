@@ -281,17 +281,11 @@ def _architecture(
         deeper = weights[f"{decoder}1.0.weight"].shape[1]
         architecture["deeply_inject_covariates"] = deeper > n_hidden
 
-    library = None
-    if not architecture.get("use_observed_lib_size", True):
-        library = np.zeros((1, sizes["n_batch"]))
+    library = dict.fromkeys(
+        ("library_log_means", "library_log_vars"), np.zeros((1, sizes["n_batch"]))
+    )
     with torch.device("meta"):  # shapes alone
-        module = VAE(
-            len(genes),
-            **sizes,
-            **architecture,
-            library_log_means=library,
-            library_log_vars=library,
-        )
+        module = VAE(len(genes), **sizes, **architecture, **library)
     expected, found = (
         {k: tuple(w.size()) for k, w in of.items() if k.startswith(("z_enc", "decoder.", "px_r"))}
         for of in (module.state_dict(), weights)

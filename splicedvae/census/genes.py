@@ -281,9 +281,7 @@ def match(
         (np.ones(len(there), np.float32), (columns[there], there)),
         shape=(adata.n_vars, len(columns)),
     )
-    names = [
-        adata.var_names[i] if i >= 0 else genes[c] for i, c in zip(columns, census, strict=True)
-    ]
+    names = np.where(columns >= 0, adata.var_names[columns], np.asarray(genes)[census])
     matched = AnnData(
         None if adata.X is None else sparse.csr_matrix(adata.X) @ select,
         obs=adata.obs.copy(),
