@@ -242,7 +242,7 @@ def test_shrinkage_follows_each_configuration_and_their_mean():
     ax = plots.shrinkage(stages)
     lines = [line.get_ydata().tolist() for line in ax.lines[:3]]
     assert lines == [[0.5, 0.1], [0.4, 0.2], pytest.approx([0.45, 0.15])]
-    assert [text.get_text() for text in ax.texts] == ["12", "3"]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["when chosen", "new cells"]
 
 
 def test_gene_overlap_shows_the_three_shares():

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from .style import BLUE, GREEN, INK, ORANGE, ROLES, _panel
+from .style import BLUE, INK, ORANGE, ROLES, _panel
 
 
 def search_history(
@@ -149,12 +149,9 @@ def shrinkage(stages: pd.DataFrame, ax: Axes | None = None) -> Axes:
     The axes.
     """
     ax = _panel(ax)
-    for number, line in stages.iterrows():
+    for _, line in stages.iterrows():
         ax.plot(range(len(line)), line, "o-", color=ORANGE, alpha=0.7, ms=5, mew=0)
-        ax.annotate(str(number), (len(line) - 1, line.iloc[-1]), (6, -3), fontsize=8,
-                    textcoords="offset points")  # fmt: skip
     ax.plot(range(stages.shape[1]), stages.mean(), "s-", color=INK, lw=2, label="their mean")
     ax.set_xticks(range(stages.shape[1]), stages.columns)
-    ax.set_xlim(-0.3, stages.shape[1] - 0.6)
-    ax.axhline(0, color=GREEN, lw=1)
+    ax.margins(0.1, 0.3)
     return ax
