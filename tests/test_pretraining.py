@@ -56,3 +56,16 @@ def test_rows_and_curves_are_those_of_the_models(tiny, tmp_path):
     assert curve["d2"][-1] == pytest.approx(report["d2"], abs=1e-5)
     assert len(job["curves"]["scratch, 50"]["d2"]) == 6  # twice the epochs of the profile
     assert job["overlap"]["shared"] == matched.n_vars
+    assert job["checkpoint"] == "the build's own"  # never the Census for simulated cells
+
+
+def test_census_is_used_where_it_can_be_had(tiny, tmp_path, monkeypatch):
+    tiny.uns["provenance"] = {"simulated": False}
+    ids = pretraining.made_up_ids(tiny)
+    before, train, *_ = pretraining.split(tiny, 0)
+    file = pretraining.pretrain(tiny, before, "tiny", 0, tmp_path / "census" / "model.pt")
+    monkeypatch.setattr(sv.census, "fetch", lambda *args, **how: file)
+    monkeypatch.setattr(sv.census, "symbols", lambda *args, **how: ids)
+    job = pretraining.run_job(tiny, "tiny", 0, "curves", tmp_path)
+    assert job["checkpoint"] == "Census, 2025-11-08" and job["files"] == []
+    assert f"scratch, {len(before) + len(train)}" in job["rows"]  # no cell was spent on pretraining

@@ -1,9 +1,9 @@
 """What pretraining is worth: SplicedVAE on few cells, from scratch and from a checkpoint.
 
-The Census models can't be fetched by every build, and they have seen millions of cells; so this
-stage makes its own checkpoint, in their architecture and file format, from the *total counts* of
-half of the training cells, and hands it to the code that also reads theirs. It is a best case:
-the same tissue, the same laboratory.
+The checkpoint is the paper's Census model where the bucket can be reached. Elsewhere, and for
+simulated cells, this stage makes its own, in the same architecture and file format, from the *total
+counts* of half of the training cells, and hands it to the same code. That is a best case: the same
+tissue, the same laboratory.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import scvi
 from anndata import AnnData
 from scipy.special import xlog1py, xlogy
@@ -79,7 +80,7 @@ def made_up_ids(adata: AnnData) -> dict[str, str]:
     return {name: f"ENSMUSG{i:011d}" for i, name in enumerate(adata.var_names, start=1)}
 
 
-def pretrain(adata: AnnData, cells: np.ndarray, profile: str, seed: int, folder: Path) -> Path:
+def pretrain(adata: AnnData, cells: np.ndarray, profile: str, seed: int, path: Path) -> Path:
     """Train a plain scVI on total counts, and save it as the Census models are saved.
 
     Parameters
@@ -92,12 +93,12 @@ def pretrain(adata: AnnData, cells: np.ndarray, profile: str, seed: int, folder:
         A key of ``splicedvae_book.profiles.PROFILES``.
     seed
         Of weights and minibatches.
-    folder
-        Where to save it.
+    path
+        Of the file, ``model.pt`` in a folder of its own.
 
     Returns
     -------
-    The folder.
+    The file.
     """
     setting = PROFILES[profile]
     own = data.prepare(adata[cells], n_top_genes=setting.n_top_genes)
@@ -107,8 +108,19 @@ def pretrain(adata: AnnData, cells: np.ndarray, profile: str, seed: int, folder:
     model = scvi.model.SCVI(own, **CENSUS)
     warmup = kl_warmup(setting.max_epochs)
     model.train(setting.max_epochs, plan_kwargs=warmup, enable_progress_bar=False)
-    model.save(str(folder), overwrite=True)
-    return folder
+    model.save(str(path.parent), overwrite=True)
+    return path
+
+
+def _census(adata: AnnData, profile: str) -> tuple[census.Checkpoint, pd.Series] | None:
+    """The paper's checkpoint and ids for the genes' symbols, if both can be had."""
+    if profile == "smoke" or adata.uns["provenance"]["simulated"]:
+        return None
+    try:
+        path = census.fetch("mus_musculus", timeout=5, progress=False)
+        return census.read(path), census.symbols("mus_musculus", timeout=5)
+    except OSError:  # no connection is one
+        return None
 
 
 def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> dict:
@@ -130,12 +142,18 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     Returns
     -------
     JSON-ready: ``rows`` of test scores by start and number of cells, such as ``"scratch, 200"``;
-    ``curves`` of validation scores by epoch under the same names; the ``overlap`` of the genes.
+    ``curves`` of validation scores by epoch under the same names; the ``overlap`` of the genes;
+    which ``checkpoint`` it was.
     """
     before, train, val, test = split(adata, seed)
-    ids = made_up_ids(adata)
-    path = pretrain(adata, before, profile, seed, folder / f"{seed}-pretrained")
-    checkpoint = census.read(path)
+    fetched = _census(adata, profile)
+    if fetched is None:
+        ids, origin, files = made_up_ids(adata), "the build's own", [f"{seed}-pretrained/model.pt"]
+        checkpoint = census.read(pretrain(adata, before, profile, seed, folder / files[0]).parent)
+    else:
+        checkpoint, ids = fetched
+        origin, files = f"Census, {census.DEFAULT_RELEASE}", []
+        train = np.concatenate([train, before])  # all cells are new to it
     epochs, rows, curves = PROFILES[profile].max_epochs, {}, {}
     # the same genes for all sizes, so that an ELBO, a sum over genes, can be compared
     own = data.prepare(adata, n_top_genes=PROFILES[profile].n_top_genes, fit_on=train)
@@ -163,7 +181,8 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
             rows[key] |= {"start": start, "cells": len(cells), "epochs": length}
     found = census.overlap(own, checkpoint.genes, ids).table.to_dict()
     return {
-        "files": [f"{seed}-pretrained/model.pt"],
+        "files": files,
+        "checkpoint": origin,
         "rows": rows,
         "curves": curves,
         "overlap": found,

@@ -56,6 +56,7 @@ def symbols(
     *,
     path: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
+    timeout: float = 30.0,
 ) -> pd.Series:
     """Ensembl ids by gene symbol, from the organism's nomenclature committee (HGNC or MGI).
 
@@ -67,6 +68,8 @@ def symbols(
         The committee's file, if it is at hand; None downloads it once.
     cache_dir
         Where downloads are kept; by default the user's cache folder.
+    timeout
+        Seconds to wait for the server before giving up.
 
     Returns
     -------
@@ -84,7 +87,8 @@ def symbols(
     if path is None:
         folder = Path(cache_dir or pooch.os_cache("splicedvae")) / "nomenclature"
         try:
-            path = pooch.retrieve(url, None, Path(url).name, folder, progressbar=True)
+            get = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
+            path = pooch.retrieve(url, None, Path(url).name, folder, downloader=get)
         except OSError as error:
             raise ConnectionError(
                 f"{url} can't be had ({error}). Download it elsewhere and give path=, or give ids= "
