@@ -3,12 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+import splicedvae as sv
 from splicedvae import census
+from splicedvae.census.__main__ import main
 
 
 def cells(names, counts=None, **var) -> AnnData:
@@ -147,3 +150,29 @@ def test_nomenclature_tables_are_read(tmp_path):
         census.symbols("mus_musculus", path=hgnc)
     with pytest.raises(ValueError, match="organism='danio'"):
         census.symbols("danio", path=mgi)
+
+
+def test_check_compares_cells_that_call_genes_by_symbol(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    table = tmp_path / "splicedvae" / "nomenclature" / "MRK_ENSEMBL.rpt"
+    table.parent.mkdir(parents=True)
+    rows = (f"MGI:{i}\tGene{i}\t\t\t\t{mouse(i)[0]}" for i in range(40))
+    table.write_text("\n".join(rows))
+    pretrained = sv.data.prepare(sv.data.simulate(n_obs=100, n_vars=60), 0)[:, :30].copy()
+    pretrained.var_names = mouse(*range(30))
+    scvi.model.SCVI.setup_anndata(pretrained, layer="total")
+    scvi.model.SCVI(pretrained).save(str(tmp_path / "model"))
+    own = cells([f"Gene{i}" for i in range(10, 40)])
+    own.write_h5ad(tmp_path / "own.h5ad")
+    main(["check", str(tmp_path / "model"), "--data", str(tmp_path / "own.h5ad")])
+    printed = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines() if line)
+    assert printed["shared"] == "20" and printed["organism"] == "mus_musculus"
+    counts = np.arange(1, 31)
+    assert float(printed["share of the counts"]) == pytest.approx(
+        counts[:20].sum() / counts.sum(), abs=1e-5
+    )
+
+
+def test_a_gene_that_is_there_twice_is_named():
+    with pytest.raises(ValueError, match="ENSMUSG00000000001 is there more than once"):
+        census.match(cells(mouse(1, 1)), mouse(1))

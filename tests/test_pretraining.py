@@ -28,7 +28,7 @@ def test_no_cell_is_in_two_parts_and_pretraining_sees_no_other():
 
 def test_rows_and_curves_are_those_of_the_models(tiny, tmp_path):
     job = pretraining.run_job(tiny, "tiny", 0, "curves", tmp_path)
-    starts = ["scratch", "pretrained", "pretrained, slow", "pretrained, frozen"]
+    starts = [*pretraining.STARTS, *pretraining.VARIANTS]
     most = len(pretraining.split(tiny, 0)[1])
     assert list(job["rows"]) == [
         *(f"{start}, 50" for start in starts),
@@ -59,13 +59,17 @@ def test_rows_and_curves_are_those_of_the_models(tiny, tmp_path):
     assert job["checkpoint"] == "the build's own"  # never the Census for simulated cells
 
 
-def test_census_is_used_where_it_can_be_had(tiny, tmp_path, monkeypatch):
+def test_census_is_used_where_it_was_fetched(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     tiny.uns["provenance"] = {"simulated": False}
     ids = pretraining.made_up_ids(tiny)
     before, train, *_ = pretraining.split(tiny, 0)
-    file = pretraining.pretrain(tiny, before, "tiny", 0, tmp_path / "census" / "model.pt")
-    monkeypatch.setattr(sv.census, "fetch", lambda *args, **how: file)
-    monkeypatch.setattr(sv.census, "symbols", lambda *args, **how: ids)
+    cache = tmp_path / "splicedvae"
+    place = cache / "census" / sv.census.DEFAULT_RELEASE / "mus_musculus" / "model.pt"
+    pretraining.pretrain(tiny, before, "tiny", 0, place)
+    (cache / "nomenclature").mkdir()
+    lines = ["\t".join(["MGI:1", name, "", "", "", gene]) for name, gene in ids.items()]
+    (cache / "nomenclature" / "MRK_ENSEMBL.rpt").write_text("\n".join(lines))
     job = pretraining.run_job(tiny, "tiny", 0, "curves", tmp_path)
     assert job["checkpoint"] == "Census, 2025-11-08" and job["files"] == []
     assert f"scratch, {len(before) + len(train)}" in job["rows"]  # no cell was spent on pretraining

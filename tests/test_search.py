@@ -242,6 +242,26 @@ def test_confirmation_is_that_of_models_trained_outside(find, cells):
     pd.testing.assert_frame_equal(search.table(study), before)
 
 
+def test_other_batches_are_another_study(find, cells):
+    adata = copy_of(cells[0])
+    sv.SplicedVAE.setup_anndata(adata, batch_key="donor")
+    find(of=(adata, cells[1]), n_trials=1, max_epochs=1)
+    other = copy_of(adata)
+    other.obs["donor"] = other.obs["donor"].to_numpy()[::-1]
+    sv.SplicedVAE.setup_anndata(other, batch_key="donor")
+    with pytest.raises(ValueError, match="made with other cells"):
+        find(of=(other, cells[1]), n_trials=1, max_epochs=1)
+
+
+def test_confirmation_refuses_cells_that_the_search_has_seen(find, cells):
+    adata, (train, val, test) = cells
+    study = find()
+    with pytest.raises(ValueError, match="other train or validation cells"):
+        search.confirm(study, adata, (train[1:], val, test))
+    with pytest.raises(ValueError, match="test cells are among"):
+        search.confirm(study, adata, (train, val, np.append(test, val[0])))
+
+
 @pytest.mark.slow
 def test_setup_of_the_user_reaches_every_worker(find, cells):
     """A model with a batch has other weights, so other values, than one without."""

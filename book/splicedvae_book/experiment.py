@@ -28,7 +28,7 @@ from splicedvae import metrics
 from .profiles import PROFILES, quiet
 
 #: Libraries whose version a result may depend on.
-LIBRARIES = ("torch", "scvi-tools", "scanpy", "scikit-learn", "scvelo")
+LIBRARIES = ("optuna", "torch", "scvi-tools", "scanpy", "scikit-learn", "scvelo")
 
 
 def fingerprint(stage: ModuleType, adata: AnnData, profile: str) -> str:

@@ -34,6 +34,7 @@ SETTINGS = {
     "full": {"n_trials": 90, "max_epochs": 50},
 }
 NAMES = ("grid", "tpe")  # the study of each sampler
+NEW = 1000  # no trial has a seed as high, so that no winner is retrained with its own
 SPLIT = 0  # one for all: cells that were the search's validation must not test its winners
 
 
@@ -69,7 +70,9 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
         **SETTINGS[profile],
     )
     epochs = SETTINGS[profile]["max_epochs"]
-    scores = search.confirm(study, adata, split, seeds=(seed,), max_epochs=epochs, progress=False)
+    scores = search.confirm(
+        study, adata, split, seeds=(NEW + seed,), max_epochs=epochs, progress=False
+    )
     rows = {f"{name}, {m}, {part}": row.to_dict() for (m, _, part), row in scores.iterrows()}
     return {"files": [f"{name}.db"], "rows": rows}
 

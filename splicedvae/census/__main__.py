@@ -8,7 +8,7 @@ import anndata
 import pooch
 
 from .checkpoints import DEFAULT_RELEASE, fetch, read, releases
-from .genes import overlap
+from .genes import ensembl_ids, overlap, symbols
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,7 +66,12 @@ def _check(path: str, data: str | None) -> None:
     for name, value in told.items():
         print(f"{name:<25} {value}")
     if data:
-        print(f"\n{overlap(anndata.read_h5ad(data), checkpoint.genes).table.to_string()}")
+        cells = anndata.read_h5ad(data)
+        try:
+            ids = ensembl_ids(cells)
+        except ValueError:  # the cells' genes are called by their symbols
+            ids = symbols(checkpoint.organism)
+        print(f"\n{overlap(cells, checkpoint.genes, ids).table.to_string()}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from ..head import one_of
 
 ENSEMBL = r"ENS[A-Z]*G\d+"
 ID_COLUMNS = ("gene_ids", "gene_id", "feature_id", "ensembl_id", "ensembl")  # in use for `var`
-#: Nomenclature tables: address, columns of symbol and Ensembl id, number of header lines.
+#: Nomenclature tables: address, and the columns of symbol and Ensembl id.
 NOMENCLATURE = {
     "homo_sapiens": (
         "https://storage.googleapis.com/public-download-files/hgnc/tsv/tsv/hgnc_complete_set.txt",
@@ -95,7 +95,10 @@ def symbols(
                 "a column of var, or a mapping of symbols to Ensembl ids."
             ) from error
     header = 0 if isinstance(symbol, str) else None
-    wrong = ValueError(f"{path} is not a table of {organism}'s symbols and Ensembl ids.")
+    wrong = ValueError(
+        f"{path} is not a table of {organism}'s symbols and Ensembl ids; if it was downloaded, "
+        "remove it."
+    )
     try:
         frame = pd.read_csv(path, sep="\t", header=header, dtype=str, usecols=[symbol, ensembl])
     except ValueError as error:  # pandas' own kinds are among these
@@ -145,9 +148,8 @@ def ensembl_ids(adata: AnnData, ids: str | Mapping[str, str] | None = None) -> p
         table = table[~table.index.duplicated()]
         found = names.map(table)
         lower = table.groupby(table.index.str.lower()).agg(["first", "size"])
-        alone = lower.loc[
-            lower["size"] == 1, "first"
-        ]  # two symbols that differ in case are two genes
+        # two symbols that differ only in case are two genes
+        alone = lower.loc[lower["size"] == 1, "first"]
         again = names.str.lower().map(alone)
         by_case = list(names[found.isna() & again.notna()])
         found = found.fillna(again)
@@ -188,8 +190,14 @@ def overlap(
     Raises
     ------
     KeyError, ValueError
-        As in :func:`ensembl_ids`; a marker that the cells do not have is a ``KeyError`` too.
+        As in :func:`ensembl_ids`. A marker that the cells do not have is a ``KeyError`` too, a gene
+        that they have twice a ``ValueError``.
     """
+    if not adata.var_names.is_unique:
+        twice = adata.var_names[adata.var_names.duplicated()][0]
+        raise ValueError(
+            f"The gene {twice} is there more than once; var_names_make_unique() helps."
+        )
     if strangers := [m for m in markers if m not in adata.var_names]:
         raise KeyError(f"The cells have no gene {', '.join(strangers)}.")
     full = ensembl_ids(adata, ids)
@@ -253,8 +261,8 @@ def match(
 
     Returns
     -------
-    A copy, all layers included, with ``var["census"]``: the gene's position in the checkpoint, -1
-    for an extra one. A padded gene is called by its Ensembl id.
+    A copy, with X, layers, ``obs``, ``obsm`` and ``uns``, and with ``var["census"]``: the gene's
+    position in the checkpoint, -1 for an extra one. A padded gene is called by its Ensembl id.
 
     Raises
     ------

@@ -39,7 +39,8 @@ def initialise(
     missing: Literal["drop", "pad"] = "drop",
     extra: Literal["drop", "keep"] = "drop",
     batch_key: str | None = None,
-    pretrained_lr: float = 1.0,
+    pretrained_lr: float | None = None,
+    cache_dir: str | os.PathLike | None = None,
     **kwargs: Any,
 ) -> SplicedVAE:
     """Start from a Census model (the paper, section 2.3): match genes, set up, transplant.
@@ -58,12 +59,15 @@ def initialise(
         See :meth:`splicedvae.SplicedVAE.setup_anndata`.
     pretrained_lr
         See :func:`transplant`.
+    cache_dir
+        See :func:`splicedvae.census.fetch`.
     **kwargs
         Arguments of the head, for :class:`splicedvae.SplicedVAE`.
 
     Returns
     -------
-    An untrained model; its cells, with the genes that were matched, are ``model.adata``.
+    An untrained model. Its cells are a copy with the genes that were matched, set up anew:
+    ``model.adata``.
 
     Raises
     ------
@@ -72,14 +76,16 @@ def initialise(
         :func:`splicedvae.census.match` and :func:`transplant`.
     """
     if not isinstance(checkpoint, Checkpoint):
-        checkpoint = read(fetch(organism, release) if checkpoint is None else checkpoint)
+        checkpoint = read(
+            fetch(organism, release, cache_dir=cache_dir) if checkpoint is None else checkpoint
+        )
     matched = match(adata, checkpoint.genes, ids, missing, extra)
     SplicedVAE.setup_anndata(matched, batch_key=batch_key)
     return transplant(matched, checkpoint, pretrained_lr, **kwargs)
 
 
 def transplant(
-    adata: AnnData, checkpoint: Checkpoint, pretrained_lr: float = 1.0, **kwargs: Any
+    adata: AnnData, checkpoint: Checkpoint, pretrained_lr: float | None = None, **kwargs: Any
 ) -> SplicedVAE:
     """A SplicedVAE with a checkpoint's encoder and decoder, and a head from scratch.
 
@@ -91,7 +97,9 @@ def transplant(
         From :func:`splicedvae.census.read`.
     pretrained_lr
         Learning rate of what is transplanted, relative to that of the head and of genes that the
-        checkpoint does not have: 1 trains all alike, 0 freezes it, 0.1 lies between.
+        checkpoint does not have: 1 trains all alike, 0 freezes it. None takes 0.1, which did better
+        than 1 on validation cells (chapter 3), or 1 if there are such genes. It is not saved: a
+        model that was loaded trains all alike.
     **kwargs
         Arguments of the head, for :class:`splicedvae.SplicedVAE`.
 
@@ -110,6 +118,9 @@ def transplant(
     """
     if "census" not in adata.var:
         raise KeyError("adata.var has no column 'census': match the genes first, census.match.")
+    genes = torch.as_tensor(adata.var["census"].to_numpy())  # (G,)
+    if pretrained_lr is None:
+        pretrained_lr = 1.0 if (genes < 0).any() else 0.1
     if not pretrained_lr >= 0:
         raise ValueError(f"pretrained_lr={pretrained_lr} must be a number, zero or more.")
     if not checkpoint.architecture.get("use_observed_lib_size", True):
@@ -118,7 +129,6 @@ def transplant(
     settings = {k: v for k, v in checkpoint.architecture.items() if k in ours}
     if clash := [k for k in kwargs if k in settings and settings[k] != kwargs[k]]:
         raise ValueError(f"{', '.join(clash)} are fixed by the checkpoint; leave them out.")
-    genes = torch.as_tensor(adata.var["census"].to_numpy())  # (G,)
     if pretrained_lr != 1 and (genes < 0).any():
         raise ValueError(
             "A layer holds all genes and has one learning rate: with extra='keep', "
@@ -177,6 +187,13 @@ def _copy(module: nn.Module, checkpoint: Checkpoint, genes: torch.Tensor) -> Non
     module.load_state_dict(state)
 
 
+class _FrozenBatchNorm(nn.BatchNorm1d):
+    """Normalises by the pretrained mean and variance while the head is trained, as ever after."""
+
+    def train(self, mode: bool = True) -> _FrozenBatchNorm:
+        return super().train(False)
+
+
 def _slow_down(module: nn.Module, pretrained_lr: float) -> None:
     """Give what was transplanted its learning rate, which `SplicedVAE.train` reads."""
     for name, parameter in module.named_parameters():
@@ -186,4 +203,4 @@ def _slow_down(module: nn.Module, pretrained_lr: float) -> None:
     if pretrained_lr == 0:
         for name, layer in module.named_modules():
             if isinstance(layer, nn.BatchNorm1d) and not name.startswith(HEAD):
-                layer.momentum = 0.0  # keep the pretrained mean and variance
+                layer.__class__ = _FrozenBatchNorm

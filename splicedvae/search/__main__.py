@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import anndata
+from optuna.exceptions import OptunaError
 
 from .. import data
 from ..model import SplicedVAE
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m splicedvae.search",
         description="Search SplicedVAE's hyperparameters. Start it on as many machines as you "
-        "like with the same storage; stop and start it as you like.",
+        "like with the same storage; after a stop, the same command goes on.",
     )
     add = parser.add_argument
     add("--storage", default="sqlite:///search.db", help="database URL [%(default)s]")
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except KeyboardInterrupt:
         sys.exit("Interrupted. What is done is kept; the same command goes on.")
-    except (ConnectionError, KeyError, OSError, RuntimeError, ValueError) as error:
+    except (KeyError, OSError, RuntimeError, ValueError, OptunaError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
     scores = table(study).loc[list(top(study)), ["rmse_observed", "d2", "elbo"]]
     print(f"\nThe best on validation cells; parameters are in the study {args.study!r}.")

@@ -23,7 +23,7 @@ from .. import metrics
 from .._entries import pooled_ratio
 from ..model import SplicedVAE
 from ..module import SPLICED, UNSPLICED
-from ._workers import FAILURES, RETRY, interruptible
+from ._workers import RETRY, interruptible
 
 #: Of validation cells: the direction, the name in `assess`, and in the history what is pruned by.
 OBJECTIVES = {
@@ -88,12 +88,17 @@ class Task:
 
     def fingerprint(self) -> dict[str, str]:
         """Hashes, by what a study depends on."""
-        layers = [self.adata.layers[self.setup[f"{x}_layer"]] for x in (SPLICED, UNSPLICED)]
+        layers = [
+            self.adata.layers[self.setup[k]] for k in ("layer", "spliced_layer", "unspliced_layer")
+        ]
         parts = {f.name: getattr(self, f.name) for f in fields(self)[1:-2]}
         parts |= {"space": sorted((k, repr(v)) for k, v in self.space.items())}
         # pickled as it is, a sparse matrix says whether it was ever asked for its order
         counts = [(x.shape, x.data, x.indices, x.indptr) for x in map(_canonical, layers)]
-        parts |= {"cells": [counts, list(self.adata.obs_names), list(self.adata.var_names)]}
+        names = [name for value in self.setup.values() for name in np.atleast_1d(value)]
+        columns = [self.adata.obs[name].tolist() for name in names if name in self.adata.obs]
+        names = list(self.adata.obs_names), list(self.adata.var_names)
+        parts |= {"cells": [counts, columns, names]}
         return {name: joblib.hash(part) for name, part in parts.items()}
 
     def setup_anndata(self) -> None:
@@ -112,7 +117,9 @@ class Task:
         except (KeyboardInterrupt, SystemExit) as stop:  # Lightning exits after Ctrl-C
             RETRY(trial.study, trial.study.trials[trial.number])
             raise KeyboardInterrupt from stop
-        except FAILURES as error:
+        except optuna.TrialPruned:
+            raise
+        except Exception as error:
             trial.set_user_attr("reason", f"{type(error).__name__}: {error}".splitlines()[0])
             raise
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import joblib
 import numpy as np
 import optuna
 import pandas as pd
@@ -15,6 +16,7 @@ from optuna.trial import TrialState
 from tqdm.auto import tqdm
 
 from .. import baselines
+from ..training import checked_split
 from ._trials import assess, fit, report
 from ._workers import quiet
 
@@ -85,7 +87,7 @@ def confirm(
     split: tuple[Sequence[int], Sequence[int], Sequence[int]],
     *,
     n: int = 5,
-    seeds: Sequence[int] = (0, 1, 2),
+    seeds: Sequence[int] = (1000, 1001, 1002),
     max_epochs: int = 50,
     progress: bool = True,
 ) -> pd.DataFrame:
@@ -105,7 +107,8 @@ def confirm(
     n
         How many configurations.
     seeds
-        Of the trainings.
+        Of the trainings. They should be new too: configuration k was searched with the search's
+        seed + k.
     max_epochs
         Of each training, the default's too.
     progress
@@ -116,22 +119,33 @@ def confirm(
     A line per ``model`` (``"1"`` is the search's first), ``seed`` and ``part`` (``"val"`` or
     ``"test"``): the scores of :func:`splicedvae.metrics.ratio_report`, the ``elbo``, and
     the ``configuration``, -1 for :class:`splicedvae.baselines.RidgeBinomial` and the default.
+
+    Raises
+    ------
+    ValueError
+        The study was made with other train or validation cells, or a test cell is among them.
     """
-    train, *parts = (np.asarray(part) for part in split)
+    *searched, others = checked_split(split[:2], adata.n_obs)
+    if joblib.hash(tuple(searched)) != study.user_attrs["fingerprint"]["split"]:
+        raise ValueError("The study was made with other train or validation cells; give the same.")
+    (train, val), test = searched, np.asarray(split[2])
+    if not np.isin(test, others).all():
+        raise ValueError("Some test cells are among the train and validation cells of the search.")
+    parts = {"val": val, "test": test}
     chosen = {str(rank): item for rank, item in enumerate(top(study, n).items(), start=1)}
     counts = adata.layers["spliced"], adata.layers["unspliced"]
     lines = {}
     with quiet():
         for seed in seeds:
-            ridge = baselines.RidgeBinomial(seed=seed).fit(adata[train], adata[parts[0]])
-            for part, cells in zip(("val", "test"), parts, strict=True):
+            ridge = baselines.RidgeBinomial(seed=seed).fit(adata[train], adata[val])
+            for part, cells in parts.items():
                 scores = report(*counts, ridge.predict(adata[cells]), train, cells)
                 lines["RidgeBinomial", seed, part] = {"configuration": -1} | scores
             models = {"default": (-1, {})} | chosen
             bar = tqdm(models.items(), desc=f"seed {seed}", disable=not progress)
             for name, (number, parameters) in bar:
-                model = fit(adata, parameters, (train, parts[0]), max_epochs, seed)
-                for part, cells in zip(("val", "test"), parts, strict=True):
+                model = fit(adata, parameters, (train, val), max_epochs, seed)
+                for part, cells in parts.items():
                     scores = assess(model, train, cells)
                     lines[name, seed, part] = {"configuration": number} | scores
     frame = pd.DataFrame.from_dict(lines, orient="index")

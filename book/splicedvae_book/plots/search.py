@@ -45,7 +45,7 @@ def search_history(
 def _ticks(values: pd.Series) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Positions of values in [0, 1], and of the ticks, with their labels."""
     seen = sorted(values.unique())
-    if values.dtype == object or len(seen) < 2:
+    if not pd.api.types.is_numeric_dtype(values) or len(seen) < 2:
         codes = {value: i / max(1, len(seen) - 1) for i, value in enumerate(seen)}
         return (
             values.map(codes).to_numpy(),
