@@ -440,7 +440,7 @@ _ = axes[0].legend()
 by_start = few.groupby(["cells", "start"], sort=False)[
     ["d2", "within_gene_r", "elbo", "epochs"]
 ].mean()
-by_start.style.format(precision=4).set_caption(f"Test cells; pretrained from {origin} checkpoint")
+pd.concat({f"test cells; pretrained: {origin} checkpoint": by_start.round(4)}, axis=1)
 
 
 # %% tags=["hide-input"]

@@ -63,7 +63,7 @@ def symbols(
     Parameters
     ----------
     organism
-        As in :func:`splicedvae.census.fetch`.
+        As in :func:`splicedvae.census.checkpoints.fetch`.
     path
         The committee's file, if it is at hand; None downloads it once.
     cache_dir

@@ -50,17 +50,17 @@ def initialise(
     adata
         Cells × genes with spliced and unspliced counts.
     organism, release
-        Of the model to fetch, see :func:`splicedvae.census.releases`.
+        Of the model to fetch, see :func:`splicedvae.census.checkpoints.releases`.
     checkpoint
         A checkpoint, or the file or folder of one, instead of a fetched one.
     ids, missing, extra
-        See :func:`splicedvae.census.match`.
+        See :func:`splicedvae.census.genes.match`.
     batch_key
         See :meth:`splicedvae.SplicedVAE.setup_anndata`.
     pretrained_lr
         See :func:`transplant`.
     cache_dir
-        See :func:`splicedvae.census.fetch`.
+        See :func:`splicedvae.census.checkpoints.fetch`.
     **kwargs
         Arguments of the head, for :class:`splicedvae.SplicedVAE`.
 
@@ -72,8 +72,8 @@ def initialise(
     Raises
     ------
     ConnectionError, KeyError, ValueError
-        As in :func:`splicedvae.census.fetch`, :func:`splicedvae.census.read`,
-        :func:`splicedvae.census.match` and :func:`transplant`.
+        As in :func:`splicedvae.census.checkpoints.fetch` and ``read`` there,
+        :func:`splicedvae.census.genes.match` and :func:`transplant`.
     """
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = read(
@@ -92,9 +92,9 @@ def transplant(
     Parameters
     ----------
     adata
-        From :func:`splicedvae.census.match`, and set up.
+        From :func:`splicedvae.census.genes.match`, and set up.
     checkpoint
-        From :func:`splicedvae.census.read`.
+        From :func:`splicedvae.census.checkpoints.read`.
     pretrained_lr
         Learning rate of what is transplanted, relative to that of the head and of genes that the
         checkpoint does not have: 1 trains all alike, 0 freezes it. None takes 0.1, which did better
