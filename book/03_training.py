@@ -405,7 +405,8 @@ few = pd.DataFrame([row | {"seed": job["seed"]} for job in starts for row in job
 lengths = few.groupby("cells")["epochs"].max()
 (origin,) = {job["checkpoint"] for job in starts}  # one for all seeds, or the build stops
 display(Markdown(f"**The checkpoint on this page: {origin}.**"))
-pd.Series(starts[0]["overlap"], name="overlap of the genes").to_frame()
+overlap = {k: f"{v:.1%}" if "share of" in k else v for k, v in starts[0]["overlap"].items()}
+pd.Series(overlap, name="overlap of the genes").to_frame()
 
 # %% mystnb={"image": {"alt": "Three horizontal bars that show which part of the checkpoint's genes, of the cells' genes and of the cells' counts is shared."}, "figure": {"caption": "Genes of the checkpoint and of the cells. The paper finds 5706 of 8000, 71 %.", "name": "fig-overlap"}}
 _, ax = plt.subplots(figsize=(6.4, 2.4))
@@ -473,7 +474,7 @@ def race(score: str) -> str:
         return text + "which the checkpoint's start never reaches"
     return text + (
         f"which the checkpoint's start reaches after {np.mean(caught):.0f}, in {len(caught)} of "
-        f"{len(starts)} seeds, {np.mean(saved):.1f} s earlier"
+        f"{len(starts)} seeds, {abs(np.mean(saved)):.0f} s {'earlier' if np.mean(saved) > 0 else 'later'}"
     )
 
 
