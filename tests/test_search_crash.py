@@ -44,7 +44,7 @@ if __name__ == "__main__":
     Path(f"ready{os.getpid()}").touch()
     while len(list(Path().glob("ready*"))) < int(n_together):
         time.sleep(0.001)
-    search.run(adata, split[:2], space, n_trials=4, max_epochs=60, storage=url,
+    search.run(adata, split[:2], space, n_trials=4, max_epochs=150, storage=url,
                n_workers=int(n_workers), progress=False)
 """
 
@@ -92,7 +92,7 @@ def group_lives(process):
 
 def workers_of(process):
     command = ["pgrep", "-P", str(process.pid), "-f", "spawn_main"]
-    return [int(pid) for pid in subprocess.check_output(command).split()]
+    return [int(pid) for pid in subprocess.run(command, stdout=subprocess.PIPE).stdout.split()]
 
 
 def trials_in(url):
@@ -120,15 +120,24 @@ def wait_for(condition, what, seconds=60):
         time.sleep(0.05)
 
 
-def wait_for_mid_trial(url, n, after=0):
-    """Wait until so many trials run, and at least so many are complete."""
+def stopped_in_mid_trial(url, processes, n, after=0):
+    """Stop n processes while each has a trial running, and at least so many are complete."""
+    stopped = []
 
     def met():
+        stopped[:] = processes()
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
         states = Counter(t["state"] for t in trials_in(url) if not t["surplus"])
-        return states["RUNNING"] >= n and states["COMPLETE"] >= after
+        if len(stopped) == n == states["RUNNING"] and states["COMPLETE"] >= after:
+            return True
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+        time.sleep(0.2)
+        return False
 
     wait_for(met, f"{n} trials")
-    time.sleep(0.3)  # into the training
+    return stopped
 
 
 def numbers(url, state):
@@ -165,8 +174,9 @@ def url(tmp_path):
 
 def test_one_of_two_workers_is_killed(url, program):
     process = program(url, n_workers=2)
-    wait_for_mid_trial(url, 2)
-    os.kill(workers_of(process)[0], signal.SIGKILL)
+    victim, other = stopped_in_mid_trial(url, lambda: workers_of(process), 2)
+    os.kill(victim, signal.SIGKILL)
+    os.kill(other, signal.SIGCONT)
     finish(process)
     interrupted = numbers(url, "FAIL")
     assert len(interrupted) == 1
@@ -175,7 +185,7 @@ def test_one_of_two_workers_is_killed(url, program):
 
 def test_all_processes_are_killed(url, program):
     process = program(url, n_workers=2)
-    wait_for_mid_trial(url, 2, after=1)
+    stopped_in_mid_trial(url, lambda: workers_of(process), 2, after=1)
     os.killpg(process.pid, signal.SIGKILL)
     wait_for(lambda: not group_lives(process), "the processes to end")
     interrupted = numbers(url, "RUNNING")
@@ -186,9 +196,8 @@ def test_all_processes_are_killed(url, program):
 def test_worker_that_slept_goes_on_with_another_trial(url, program):
     """As after a suspended machine: it is thought dead, and its trial has a retry when it wakes."""
     process = program(url, n_workers=2)
-    wait_for_mid_trial(url, 2)
-    sleeper = workers_of(process)[0]
-    os.kill(sleeper, signal.SIGSTOP)
+    sleeper, other = stopped_in_mid_trial(url, lambda: workers_of(process), 2)
+    os.kill(other, signal.SIGCONT)
     wait_for(lambda: numbers(url, "FAIL"), "the sleeper's trial to be given up")
     os.kill(sleeper, signal.SIGCONT)
     time.sleep(1)
@@ -203,10 +212,13 @@ def test_worker_that_slept_goes_on_with_another_trial(url, program):
 def test_command_is_interrupted_and_goes_on(sign, n_workers, url, start, tmp_path):
     sv.data.simulate(n_obs=300, n_vars=60).write_h5ad(tmp_path / "cells.h5ad")
     command = ["-m", "splicedvae.search", "--data", "cells.h5ad", "--storage", url]
-    command += ["--trials", N_TRIALS, "--epochs", 60, "--workers", n_workers]
+    command += ["--trials", N_TRIALS, "--epochs", 150, "--workers", n_workers]
     process = start(*command)
-    wait_for_mid_trial(url, n_workers, after=1)
+    working = (lambda: workers_of(process)) if n_workers > 1 else (lambda: [process.pid])
+    stopped = stopped_in_mid_trial(url, working, n_workers, after=1)
     os.killpg(process.pid, sign)  # Ctrl-C reaches the whole group
+    for pid in stopped:
+        os.kill(pid, signal.SIGCONT)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 1 and "the same command goes on" in output, output
     assert "Traceback" not in output, output
@@ -329,9 +341,10 @@ def database(server, request):
 def test_two_machines_share_a_study_and_one_dies(database, program):
     """Both make the tables, the study and its points at the same moment."""
     machines = [program(database, n_together=2) for _ in range(2)]
-    wait_for_mid_trial(database, 2)
+    stopped_in_mid_trial(database, lambda: [machine.pid for machine in machines], 2)
     machines[0].kill()
     machines[0].wait()
+    os.kill(machines[1].pid, signal.SIGCONT)
     finish(machines[1])
     interrupted = numbers(database, "FAIL")
     assert len(interrupted) == 1
