@@ -108,9 +108,9 @@ def pretrain(adata: AnnData, cells: np.ndarray, profile: str, seed: int, path: P
     -------
     The file.
     """
-    setting = PROFILES[profile]
+    setting, ids = PROFILES[profile], made_up_ids(adata)
     own = data.prepare(adata[cells], n_top_genes=setting.n_top_genes)
-    own.var_names = [made_up_ids(adata)[name] for name in own.var_names]
+    own.var_names = [ids[name] for name in own.var_names]
     scvi.settings.seed = seed
     scvi.model.SCVI.setup_anndata(own, layer="total")
     model = scvi.model.SCVI(own, **CENSUS)

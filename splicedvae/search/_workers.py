@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import optuna
 import torch
@@ -28,24 +28,15 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
 )
 
+if TYPE_CHECKING:
+    from ._trials import Task
+
 HEARTBEAT = 5  # seconds; a trial that is silent for three of them is dead
 with warnings.catch_warnings():  # experimental since 2021, and deprecated under its older name
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     RETRY = RetryHeartbeatStaleTrialCallback(max_retry=1)
 #: A configuration that raises one of these has failed, and the search goes on.
 FAILURES = (ValueError, ArithmeticError, RuntimeError)
-
-
-class Task(Protocol):
-    """What the processes are given to do."""
-
-    storage: str
-    study_name: str
-    max_epochs: int
-
-    def __call__(self, trial: optuna.Trial) -> tuple[float, ...]: ...
-
-    def setup_anndata(self) -> None: ...
 
 
 @contextmanager
