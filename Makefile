@@ -6,7 +6,7 @@ VENV    ?= .venv
 BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 STAMP   := $(VENV)/.installed
-EXTRAS  := book,search,test,velocity
+EXTRAS  := atlas,book,search,test,velocity
 
 .DEFAULT_GOAL := help
 .PHONY: help install book results notebooks test lint constraints clean
@@ -46,7 +46,7 @@ test: $(STAMP) ## run every test, the slow ones too
 constraints:   ## resolve the newest versions anew into constraints.txt (with the oldest Python)
 	@set -e; tmp=$$(mktemp -d); trap 'rm -rf $$tmp' EXIT; "$(PYTHON)" -m venv $$tmp; \
 	sed -n 's/^#: *\([^ ]*\).*/\1/p' constraints.txt > $$tmp/caps; \
-	for what in torch '.[$(EXTRAS),atlas]'; do \
+	for what in torch '.[$(EXTRAS)]'; do \
 	  $$tmp/bin/python -m pip install --quiet --constraint $$tmp/caps "$$what"; done; \
 	{ grep -E '^#|;' constraints.txt; \
 	  $$tmp/bin/python -m pip freeze --exclude splicedvae | sed 's/+cpu$$//'; } > $$tmp/new; \

@@ -48,7 +48,7 @@ COLAB_SETUP = f"""\
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install --quiet "splicedvae[search,velocity] @ git+{REPOSITORY}@v{PROJECT["version"]}"
+    %pip install --quiet "splicedvae[atlas,search,velocity] @ git+{REPOSITORY}@v{PROJECT["version"]}"
     import torch
 
     print("GPU:", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; CPU")"""

@@ -18,7 +18,7 @@ if not _logger.handlers:
     _logger.addHandler(logging.StreamHandler())
     _logger.setLevel(logging.INFO)
 
-_ROOMS = ("census", "search")  # entered when asked for; some need an extra of the same name
+_ROOMS = ("atlas", "census", "search")  # entered when asked for; some need an extra of the same name
 
 
 def __getattr__(name: str):

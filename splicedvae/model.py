@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from lightning.pytorch import LightningDataModule
 from scipy import sparse
 from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
@@ -186,6 +187,7 @@ class SplicedVAE(SplicingMixin, SCVI):
         batch_size: int = 128,
         plan_kwargs: dict | None = None,
         datasplitter_kwargs: dict | None = None,
+        datamodule: LightningDataModule | None = None,
         **kwargs,
     ) -> None:
         """Train encoder, decoder and head together.
@@ -211,31 +213,33 @@ class SplicedVAE(SplicingMixin, SCVI):
         plan_kwargs, datasplitter_kwargs, **kwargs
             As in :meth:`scvi.model.SCVI.train`, but for the optimizer and the split; the KL term
             is warmed up over the first third of the epochs unless `plan_kwargs` says otherwise.
+        datamodule
+            Minibatches, such as :class:`splicedvae.atlas.AtlasDataModule`'s, for a model made with
+            its ``registry``; then nothing that is about the split or minibatches is read.
 
         Raises
         ------
         ValueError
-            The split is not two parts of distinct positions, the optimizer is unknown, or the
-            training cells have no spliced and unspliced counts.
+            The split is not two parts of distinct positions, the optimizer is unknown, the
+            training cells have no spliced and unspliced counts, or there are both cells and a
+            datamodule, or neither.
         """
-        if self.adata is not None:
+        if (self.adata is None) == (datamodule is None):
+            raise ValueError("Give a datamodule if, and only if, the model was made without cells.")
+        if datamodule is None:
             if split is None:
                 cells = np.random.default_rng(settings.seed).permutation(self.adata.n_obs)
                 split = np.split(cells, [round(train_size * len(cells))])
             if "external_indexing" in (datasplitter_kwargs or {}):
                 raise ValueError("Pass split=(train, val) instead of external_indexing.")
-            train, val, rest = training.checked_split(split, self.adata.n_obs)
-            datasplitter_kwargs = {
-                **(datasplitter_kwargs or {}),
-                "external_indexing": [train, val, rest],
-            }
-            if not self.module.head.initialised:
-                get = self.adata_manager.get_from_registry
-                counts = (REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED)
-                values = training.starting_values(
-                    *(sparse.csr_matrix(get(k))[train] for k in counts)
-                )
-                self.module.head.initialise(*values)
+            parts = list(training.checked_split(split, self.adata.n_obs))
+            datasplitter_kwargs = {**(datasplitter_kwargs or {}), "external_indexing": parts}
+        if not self.module.head.initialised:
+            keys = (REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED)
+            counts = datamodule.starting_counts() if datamodule else map(self.data_registry, keys)
+            rows = slice(None) if datamodule else parts[0]
+            counts = (sparse.csr_matrix(layer)[rows] for layer in counts)
+            self.module.head.initialise(*training.starting_values(*counts))
 
         one_of("optimizer", optimizer, tuple(training.OPTIMIZERS))
         # scVI's eps; the head does no better with a smaller one
@@ -256,6 +260,7 @@ class SplicedVAE(SplicingMixin, SCVI):
             batch_size=batch_size,
             plan_kwargs=plan_kwargs,
             datasplitter_kwargs=datasplitter_kwargs,
+            datamodule=datamodule,
             **kwargs,
         )
 

@@ -188,14 +188,8 @@ class SplicedVAEModule(VAE):
             else inference_outputs["z"]
         )  # (B, L)
         logit = self.splicing_logit(tensors, z.detach() if self.detach_head else z)  # (B, G)
-        entries = ratio_loss(
-            logit,
-            spliced,
-            unspliced,
-            self.ratio_loss_kind,
-            gene_weight=self.head.gene_weight,
-            log_concentration=self.log_concentration,
-        )  # (B, G)
+        parameters = self.head.gene_weight, self.log_concentration
+        entries = ratio_loss(logit, spliced, unspliced, self.ratio_loss_kind, *parameters)  # (B, G)
         n = spliced + unspliced
         counted = (n > 0).to(logit.dtype)
         if self.ratio_reduction == "sum":

@@ -177,4 +177,4 @@ class RatioHistory(Callback):
     def _log(self, trainer: Trainer, pl_module: LightningModule, mode: str) -> None:
         reduce = partial(trainer.strategy.reduce, reduce_op="sum")  # over devices
         for name, value in pl_module.module.pop_moments(mode == "train", reduce).items():
-            pl_module.log(f"{name}_{mode}", value)
+            pl_module.log(f"{name}_{mode}", value, sync_dist=True)

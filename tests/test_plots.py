@@ -271,3 +271,29 @@ def test_by_epoch_and_by_cells_draw_every_seed():
     np.testing.assert_allclose(ax.lines[1].get_xydata(), [[100, 0.1], [200, 0.4]])
     np.testing.assert_allclose(ax.lines[3].get_xydata(), [[100, 0.4], [200, 0.6]])
     assert {line.get_label() for line in ax.lines[1::2]} == {"scratch", "pretrained"}
+
+
+def test_shares_by_rank_follow_the_first_column():
+    shares = pd.DataFrame(
+        {"α = 1": [0.1, 0.7, 0.2], "α = 0": [0.3, 0.4, 0.3]}, index=["skin", "blood", "brain"]
+    )
+    ax = plots.shares_by_rank(shares, named=1)
+    assert [line.get_label() for line in ax.lines] == ["α = 1", "α = 0"]
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 70], [2, 20], [3, 10]])
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), [40, 30, 30])
+    assert [text.get_text() for text in ax.texts] == ["blood", "skin"]
+
+
+def test_mixing_stands_beside_the_ideal():
+    ax = plots.mixing(pd.DataFrame({"blocks": [0.4, 1.1]}, index=[1, 8]), ideal=1.2)
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 0.4], [8, 1.1]])
+    assert set(ax.lines[1].get_ydata()) == {1.2} and ax.get_ylim()[0] == 0
+
+
+def test_extrapolation_tells_what_the_line_has_seen():
+    measured = pd.Series({10: 1.0, 100: 2.0, 1000: 30.0})
+    ax = plots.extrapolation(measured, pd.Series({10: 1, 1000: 25, 10_000: 250}), fitted=2)
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert drawn["measured, fitted"] == [[10, 1], [100, 2]]
+    assert drawn["measured, not fitted"] == [[1000, 30]]
+    assert drawn["cost model"] == [[10, 1], [1000, 25], [10_000, 250]]

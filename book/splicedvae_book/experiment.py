@@ -90,7 +90,8 @@ def run(
     stage
         A module with ``NAMES`` of jobs, ``SOURCES`` (see :func:`fingerprint`) and
         ``run_job(adata, profile, seed, name, folder)``, which gives a dict that JSON can hold and
-        may name under ``files`` what it wrote to the folder.
+        may name under ``files`` what it wrote to the folder. One that has ``SEEDS`` runs for these
+        in place of the profile's; one that sets ``ALONE`` measures time, and has no job beside it.
     adata
         From :func:`~splicedvae_book.profiles.load`.
     profile
@@ -107,10 +108,11 @@ def run(
     folder = Path(results) / fingerprint(stage, adata, profile)
     folder.mkdir(parents=True, exist_ok=True)
     names = stage.NAMES if names is None else names
-    jobs = [(seed, name) for seed in PROFILES[profile].seeds for name in names]
+    seeds = getattr(stage, "SEEDS", PROFILES[profile].seeds)
+    jobs = [(seed, name) for seed in seeds for name in names]
     missing = [job for job in jobs if _read(folder, *job) is None]
     if missing:
-        parallel = joblib.Parallel(n_jobs=_n_jobs(), return_as="generator_unordered")
+        parallel = joblib.Parallel(n_jobs=_n_jobs(stage), return_as="generator_unordered")
         done = parallel(
             joblib.delayed(_work)(stage.__name__, adata, profile, *job, folder) for job in missing
         )
@@ -122,22 +124,24 @@ def run(
 
 def _work(stage: str, adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> None:
     """Do one job and write it down, the JSON file last, so that it vouches for the others."""
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // _n_jobs()))
+    module = import_module(stage)
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // _n_jobs(module)))
     quiet()
     logging.getLogger("splicedvae").setLevel(logging.WARNING)  # a worker would repeat each note
     start = time.perf_counter()
     target = folder / f"{stem(seed, name)}.json"
     target.unlink(missing_ok=True)
-    job = import_module(stage).run_job(adata, profile, seed, name, folder)
+    job = module.run_job(adata, profile, seed, name, folder)
     job |= {"name": name, "seed": seed, "seconds": time.perf_counter() - start}
     part = target.with_suffix(".part")
     part.write_text(json.dumps(job))
     part.replace(target)  # a killed run leaves no half a file
 
 
-def _n_jobs() -> int:
+def _n_jobs(stage: ModuleType) -> int:
     # a GPU is shared badly; on CPUs these small networks gain nothing from a second thread
-    return 1 if torch.cuda.is_available() else min(joblib.cpu_count(), 4)
+    alone = torch.cuda.is_available() or getattr(stage, "ALONE", False)
+    return 1 if alone else min(joblib.cpu_count(), 4)
 
 
 def _read(folder: Path, seed: int, name: str) -> dict | None:

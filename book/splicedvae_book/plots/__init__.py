@@ -1,5 +1,6 @@
 """Figures: one function per panel, from arrays and tables to matplotlib Axes."""
 
+from .atlas import extrapolation, mixing, shares_by_rank
 from .data import embedding, error_bound, ratio_against_depth, ratio_by_cluster
 from .diagrams import architecture, splicing_diagram
 from .search import parallel_coordinates, search_history, shrinkage, slices
@@ -35,17 +36,20 @@ __all__ = [
     "cell_scores",
     "embedding",
     "error_bound",
+    "extrapolation",
     "field_angles",
     "gene_differences",
     "gene_overlap",
     "gene_velocity",
     "history",
+    "mixing",
     "parallel_coordinates",
     "phase_portrait",
     "ratio_against_depth",
     "ratio_by_cluster",
     "scores_over_seeds",
     "search_history",
+    "shares_by_rank",
     "shrinkage",
     "slices",
     "splicing_diagram",

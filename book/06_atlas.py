@@ -1,0 +1,392 @@
+# %% [markdown]
+# # Do ten million cells teach a model about the next one?
+#
+# A head that was trained on one tissue has seen one set of programmes. The paper's answer is size: it
+# goes to scBaseCount {cite:p}`Youngblut2025`, which holds hundreds of millions of cells of the Sequence
+# Read Archive, all counted anew with one pipeline that keeps spliced and unspliced molecules apart,
+# and trains on about ten million of them, sampled evenly over 78 tissues {cite:p}`SplicedVAE2026`.
+# Whether the model then knows anything about a tissue that was *not* among them, it leaves open.
+#
+# This chapter builds the road to ten million cells in four steps, each of which runs on a laptop: a
+# catalogue, a plan, a store, a stream. Then it asks the open question, on real cells as far as one
+# tissue can answer it and on a simulated corpus for the rest, and says what ten million would cost.
+
+# %% tags=["parameters"]
+profile = "standard"  # type: str (smoke, standard or full)
+results = "_build/results"  # type: str (folder of the runs that are made once)
+
+# %% tags=["remove-stderr"]
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+
+import splicedvae as sv
+import splicedvae_book as lab
+
+lab.profiles.quiet()
+lab.plots.use_style()
+real = lab.profiles.load(profile)
+lab.profiles.banner(real, profile)
+scratch = tempfile.TemporaryDirectory()
+root = Path(scratch.name)
+
+# %% [markdown]
+# :::{important}
+# The {term}`atlas` on this page is **simulated**. scBaseCount lies in a bucket whose readers pay for
+# what they take, so a page that anybody can build doesn't touch it. What the next cell writes is a
+# small corpus in the files, folders and columns of scBaseCount, from the simulator of {doc}`01_data`:
+# several tissues, protocols and organisms, and a few {term}`samples <sample>` that are broken on
+# purpose. The same code reads the bucket when it is given
+# `gs://arc-institute-virtual-cell-atlas/scbasecount/2026-01-12` and a project to bill. The real cells
+# of the banner come in once, where cell types are left out.
+# :::
+
+# %% tags=["remove-stderr"]
+n_cells, n_genes = {"smoke": (4_000, 100)}.get(profile, (20_000, 400))
+truth = lab.corpus.corpus(root / "corpus", n_cells, n_genes, sample_cells=n_cells // 40)
+sorted(str(file.relative_to(root / "corpus")) for file in root.rglob("*.*"))[:6]
+
+# %% [markdown]
+# ## What there is
+#
+# Two tables describe an atlas: one with a line per sample, which fits into memory, and one with a line
+# per cell, which with half a billion lines does not. The catalogue reads the first and streams the
+# second. The filters are the paper's: one organism, 10x 3' or 5' libraries, and samples with more than
+# 3,000 cells (here 50: the corpus is small). Each rule says what it costs.
+
+# %%
+catalogue = sv.atlas.Catalogue.read(root / "corpus")
+chosen = catalogue.select("Homo sapiens", min_cells=50)
+
+# %% [markdown]
+# Tissue is free text, whatever a submitter wrote. A table that comes with the package maps text to
+# tissues, piece by piece where there are commas; pieces that disagree are "multiple", unknown ones
+# "unmapped". Nothing is guessed, and everything can be looked at and replaced:
+
+# %%
+chosen.tissues().head(8)
+
+# %% [markdown]
+# ## Which cells
+#
+# Take ten million cells at random and half of them are blood and brain. {term}`Weighted round robin
+# <weighted round robin>` deals the cells out instead: a tissue with $n$ cells gets turns in proportion
+# to $n^\alpha$. With $\alpha = 1$ nothing changes, with $\alpha = 0$ all tissues get the same; the paper
+# takes $\alpha = 0.5$. A tissue that has no more cells drops out and leaves its turns to the others.
+# Within a tissue the samples take turns alike, so no single large study fills it.
+#
+# The plan below is for the real size: 35,263 human samples. Their cells and tissues are simulated from
+# a skewed distribution, because the real metadata aren't ours to ship.
+
+# %% tags=["remove-stderr"]
+metadata = lab.scale.metadata(35_263, n_cells=290_000_000)
+plans = {a: sv.atlas.sampling_plan(metadata, 10_000_000, alpha=a) for a in (1.0, 0.5, 0.0)}
+
+# %% tags=["hide-input"] alt="Share of the cells of 78 simulated tissues, on a logarithmic axis, from the largest to the smallest, under three weights; the steep line is flat with α = 0.5 by half, and almost level with α = 0."
+shares = pd.DataFrame(
+    {f"α = {a:g}": sv.atlas.balance(metadata, plan)["share_after"] for a, plan in plans.items()}
+)
+ax = lab.plots.shares_by_rank(shares)
+ax.legend(title="simulated metadata")
+plt.show()
+
+# %% tags=["hide-input"]
+half = plans[0.5]
+before, after = (100 * shares[f"α = {a}"].iloc[0] for a in ("1", "0.5"))
+lab.profiles.finding(
+    f"with α = 0.5 the largest of {len(shares)} tissues goes from {before:.0f} % to {after:.1f} % of the "
+    f"cells, the smallest from {100 * shares['α = 1'].iloc[-1]:.2f} % to "
+    f"{100 * shares['α = 0.5'].iloc[-1]:.2f} %. The ten million come from {len(half):,} of "
+    f"{len(metadata):,} samples, a median of {half['n_take'].median():.0f} cells from each: a balanced "
+    f"corpus reads nearly every file of the atlas to keep "
+    f"{100 * half['n_take'].sum() / metadata['n_cells'].sum():.1f} % of its cells. (Metadata simulated.)",
+    profile,
+)
+
+# %% [markdown]
+# That last figure is what the bill will be made of, further down.
+#
+# A plan is a table, one line per sample: how many cells, and the seed of the order in which its cells
+# are drawn. It can be read, saved, and cut into training and test parts. The cut is by
+# {term}`dataset`, never by cell: cells of one laboratory on both sides would test memory.
+
+# %%
+samples = chosen.samples
+plan = sv.atlas.sampling_plan(samples, samples["n_cells"].sum() * 2 // 3, alpha=0.5)
+plan = sv.atlas.split(plan, by="dataset", test=0.2, val=0.1)
+plan.groupby("part")[["n_take"]].sum()
+
+# %% [markdown]
+# ## A store that survives
+#
+# Thousands of compressed files in as many gene orders can't feed a training loop. So each is read once,
+# in row blocks, and its planned cells go into a sharded zarr store with one list of genes: spliced
+# counts in the left half of the columns, unspliced in the right. (In a Velocyto file of scBaseCount `X`
+# holds the *spliced* counts; the total has to be summed.) What is wrong with a sample is found here,
+# and written down:
+
+# %% tags=["remove-stderr"]
+genes = lab.corpus.orthologues(n_genes)["Homo sapiens"].drop_duplicates()
+store = sv.atlas.build_store(plan, root / "store", genes, shard_cells=4096, progress=False)
+store.manifest.loc[store.manifest["skipped"] != "", ["sample", "wanted", "skipped"]]
+
+# %% [markdown]
+# A {term}`shard` is made in a temporary folder, renamed when it is whole, and counts as made once its
+# manifest with its checksums stands beside it. Kill the build at any moment, run the same line again,
+# and it goes on; the tests do this with `kill -9`. Nothing is shared between shards, so a cluster builds
+# them side by side, `--shard $SLURM_ARRAY_TASK_ID/64` on each machine:
+#
+# ```{literalinclude} slurm/build.sbatch
+# :language: bash
+# ```
+#
+# ## A stream that is random enough
+#
+# A disk likes to read consecutive rows, and training likes to have none of them together. The
+# compromise: cells are shuffled within a shard when it is written; then {term}`blocks <block>` of 256
+# rows are drawn at random from the whole store, 32 at a time, and their cells are shuffled again. How
+# much randomness that buys can be measured: the entropy of the tissues in a minibatch, against
+# minibatches drawn cell by cell.
+
+# %% tags=["remove-stderr"]
+preloads = (1, 2, 4, 8, 16, 32)
+mixed = {}
+for n in preloads:
+    datamodule = sv.atlas.AtlasDataModule(store, batch_size=128, block=64, preload=n)
+    mixed[n] = sv.atlas.minibatch_entropy(datamodule)
+mixed = pd.DataFrame(mixed).T
+
+# %% tags=["hide-input"] alt="Mean entropy of tissues in a minibatch against the number of blocks read together, 1 to 32, with a dashed line for cells drawn at random: the curve rises to the line."
+ax = lab.plots.mixing(
+    mixed[["minibatches"]].set_axis(["blocks of 64 cells, shuffled"], axis=1), mixed["ideal"].mean()
+)
+ax.set_title("simulated corpus")
+ax.legend()
+plt.show()
+
+# %% tags=["hide-input"]
+lab.profiles.finding(
+    f"with one block at a time a minibatch has {100 * mixed['minibatches'].iloc[0] / mixed['ideal'].iloc[0]:.0f} % "
+    f"of the entropy that random drawing would give, with 32 {100 * mixed['minibatches'].iloc[-1] / mixed['ideal'].iloc[-1]:.1f} %; "
+    f"read in the store's order it would be {100 * mixed['unshuffled'].iloc[0] / mixed['ideal'].iloc[0]:.0f} %.",
+    profile,
+)
+
+# %% [markdown]
+# Two engines read the blocks: [annbatch](https://annbatch.readthedocs.io) where Python is 3.12 or newer, else
+# anndata; the same seed gives the same minibatches in both. The module says which it takes.
+#
+# ## Training, on one device or on many
+#
+# Lightning calls what feeds a model a {term}`data module`. It takes the place of the AnnData, and the
+# rest is chapter 3: the same model, the same loss, the same history.
+
+# %% tags=["remove-stderr"]
+datamodule = sv.atlas.AtlasDataModule(store, batch_size=256)
+model = sv.SplicedVAE(registry=datamodule.registry)
+model.train(3 if profile == "smoke" else 20, datamodule=datamodule, enable_progress_bar=False)
+
+# %% tags=["hide-input"] alt="Negative ELBO and D² over epochs of a training that is streamed from the store, training and validation datasets; both curves level off."
+fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.4))
+lab.plots.history(model.history, "elbo", ax=axes[0])
+lab.plots.history(model.history, "ratio_rmse", ax=axes[1])
+fig.suptitle("simulated corpus, validation on other datasets")
+plt.show()
+
+# %% [markdown]
+# `model.train(datamodule=…, devices=4, strategy="ddp_find_unused_parameters_true")` does the same on
+# four devices. Every {term}`rank` reads its own cells; together they read each cell once per epoch. A
+# checkpoint every so many steps holds weights, optimiser and the place in the stream, so that a run
+# whose machine dies goes on in mid-epoch, without a cell twice or one missed. From the command line:
+#
+# ```bash
+# torchrun --nproc-per-node 4 -m splicedvae.atlas train STORE OUTPUT --devices 4
+# ```
+#
+# and for a cluster:
+#
+# ```{literalinclude} slurm/train.sbatch
+# :language: bash
+# ```
+#
+# ## What is left out
+#
+# Now the question. Leave a group of cells out, train on all the others, and predict ratios for the
+# group. What can be known about new cells from elsewhere? Three things stand beside the model: the
+# {term}`gene mean` from elsewhere, over which {term}`D²` is counted; the gene mean of 300 of the *new*
+# cells, which knows what the group has in common and nothing about a cell; and models that learn from
+# these 300 alone. The last in line is the model that learnt elsewhere and is then fine-tuned on
+# the 300.
+#
+# First the real cells, with a cell type of the pancreas left out at a time, genes
+# chosen without it.
+
+# %% tags=["remove-stderr"]
+jobs = lab.experiment.run(lab.generalisation, real, profile, results)
+rows = pd.DataFrame(
+    row | {"kind": job["name"], "seed": f"seed {job['seed']}"}
+    for job in jobs
+    for row in job["rows"].values()
+)
+# a dot is a group, the mean of its seeds; of organisms only one can be left out, so there it is a seed
+rows["unit"] = rows["group"].where(rows["kind"] != "organism", rows["seed"])
+known = rows.groupby(["kind", "way", "unit"])[["d2", "within_gene_r", "rmse_observed"]].mean()
+ways = [way for way in rows["way"].unique() if "ceiling" not in way]
+roles = {"gene mean, elsewhere": "null", "gene mean, there": "null"}
+
+
+def panel(kind: str, ax: plt.Axes) -> None:
+    """D² of each way to know the cells left out, a dot per group."""
+    lab.plots.scores_over_seeds(known.loc[kind], "d2", ways, roles, ax=ax)
+    ax.set(xlabel="D² over the gene mean, elsewhere", title=f"a {kind} left out")
+
+
+def told(kind: str, a: str, b: str, score: str = "d2") -> str:
+    """Mean over groups, and its difference with a 95 % interval, paired by group."""
+    table = known.loc[kind]
+    means = ", ".join(f"{way} {table.loc[way, score].mean():.4f}" for way in (a, b))
+    return f"{means}: {lab.experiment.told(table, a, b, score, 4)}"
+
+
+# %% tags=["hide-input"] alt="D² over the gene mean of other cell types, for real pancreas cells of types that training did not see: a dot per cell type for the gene mean and a ridge from elsewhere and from 300 new cells, and SplicedVAE from elsewhere, from 300 new cells, and fine-tuned."
+fig, ax = plt.subplots(figsize=(6.8, 3.6))
+panel("cell type", ax)
+plt.show()
+
+# %% tags=["hide-input"]
+types = known.loc["cell type"].loc["SplicedVAE, elsewhere"]
+lab.profiles.finding(
+    f"{real.uns['provenance']['name']}, {len(types)} cell types left out in turn ({', '.join(types.index)}), "
+    f"D²:\n\n- {told('cell type', 'SplicedVAE, elsewhere', 'gene mean, there')}."
+    f"\n- {told('cell type', 'SplicedVAE, elsewhere', 'ridge, elsewhere')}."
+    f"\n- {told('cell type', 'SplicedVAE, elsewhere', 'SplicedVAE, there')}."
+    f"\n- {told('cell type', 'SplicedVAE, fine-tuned', 'SplicedVAE, elsewhere')}."
+    f"\n\nAnd the within-gene r, which no mean can have: "
+    f"{told('cell type', 'SplicedVAE, elsewhere', 'SplicedVAE, there', 'within_gene_r')}; "
+    f"{told('cell type', 'SplicedVAE, fine-tuned', 'SplicedVAE, elsewhere', 'within_gene_r')}.",
+    profile,
+)
+
+# %% [markdown]
+# Cell types of one tissue share a laboratory and a day. Between datasets, tissues and organisms more
+# changes at once: who is there, but also how much of the unspliced RNA a protocol sees, which shifts the
+# ratio of every gene and has nothing to do with biology. In the simulated corpus both are known. Its
+# tissues have the genes' own kinetics in common and nothing of the programmes; its datasets and
+# protocols differ in the capture of each gene; its second organism has {term}`orthologues` with
+# captures of their own. What is learnt from and what is tested come from different samples, always.
+
+# %% tags=["hide-input"] alt="Three panels of D² over the gene mean from elsewhere, on a simulated corpus: a dataset, a tissue and an organism left out. A dot per group for means, ridge and SplicedVAE from elsewhere, from 300 new cells, and fine-tuned."
+fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.6), sharey=True)
+for ax, kind in zip(axes, ("dataset", "tissue", "organism"), strict=True):
+    panel(kind, ax)
+fig.suptitle("simulated corpus")
+plt.show()
+
+# %% tags=["hide-input"]
+lab.profiles.finding(
+    "simulated corpus, D²:\n\n"
+    + "\n".join(
+        f"- a {kind} left out ({known.loc[kind].loc[ways[0]].shape[0]} in turn): "
+        f"{told(kind, 'SplicedVAE, elsewhere', 'gene mean, there')}; "
+        f"{told(kind, 'SplicedVAE, fine-tuned', 'SplicedVAE, there')}."
+        for kind in ("dataset", "tissue", "organism")
+    ),
+    profile,
+)
+
+# %% [markdown]
+# ## What ten million cost
+#
+# Before a cluster is booked, somebody asks for a number. The runs below build a store,
+# stream it and train one epoch at three sizes, each in a process of its own, on the machine that
+# built this page. A straight line through the two smaller sizes predicts the largest, which it has not
+# seen; where it is right, it may be asked about ten million. Memory should not grow with the corpus:
+# that is what the blocks are for.
+
+# %% tags=["remove-stderr"]
+sizes = lab.experiment.run(lab.scale, real, profile, results)[0]["rows"]
+sizes = pd.DataFrame(sizes).T.set_index("cells", drop=False).rename_axis(None)
+largest = int(sizes["cells"].max())
+ask = [*sizes["cells"].astype(int), 10_000_000]
+model_of_cost = lab.scale.cost_model(sizes, ask)
+
+# %% tags=["hide-input"] alt="Seconds to build a store, to stream it and to train one epoch against the number of cells, on logarithmic axes: measured runs of three sizes, and a line through the two smaller that goes on to ten million cells."
+fig, axes = plt.subplots(1, 3, figsize=(11.5, 3.4), sharey=True)
+for ax, step in zip(axes, lab.scale.STEPS, strict=True):
+    lab.plots.extrapolation(sizes[f"{step}_s"], model_of_cost[f"{step}_s"], len(sizes) - 1, ax=ax)
+    ax.set_title(step)
+axes[0].set_ylabel("seconds")
+axes[0].legend()
+plt.show()
+
+# %% tags=["hide-input"]
+names = {
+    "build_s": "building the store in one process, cells/s",
+    "stream_s": "streaming it, cells/s",
+    "train_s": "training an epoch, cells/s",
+    "disk": "store, KB per cell",
+    "egress": "files read, KB per cell",
+}
+table = pd.DataFrame(
+    {
+        f"{int(n):,}": [
+            n / sizes.loc[n, c] if c.endswith("_s") else 1e6 * sizes.loc[n, c] / n for c in names
+        ]
+        for n in sizes.index
+    },
+    index=names.values(),
+).round(1)
+off = [model_of_cost.loc[largest, c] / sizes.loc[largest, c] - 1 for c in names]
+table.loc["peak memory, GiB"] = sizes["gib"].round(2).to_numpy()
+table[f"prediction at {largest:,}, off by"] = [f"{100 * x:+.0f} %" for x in off] + ["–"]
+table
+
+# %% tags=["hide-input"]
+big = model_of_cost.loc[10_000_000]
+terabytes = len(half) * 90 / 1e6
+lab.profiles.finding(
+    f"on this machine ten million cells of {lab.scale.SETTINGS[profile]['genes']:,} genes would take "
+    f"{big['build_s'] / 3600:.1f} h to build in one process, {big['stream_s'] / 60:.0f} min to stream once, "
+    f"{big['train_s'] / 3600:.1f} h to train an epoch, and {big['disk']:.0f} GB of disk. The plan above "
+    f"touches {len(half):,} files of 90 MB on average (the release's own figure): "
+    f"{terabytes:.1f} TB to fetch, about {terabytes * 1000 * 0.12:,.0f} US dollars at 0.12 per GB out of "
+    "the bucket's region, and nothing within it. Run where the bucket is.",
+    profile,
+)
+
+# %% [markdown]
+# Hours of a GPU follow from its own rate: cells × epochs / (cells per second × 3600). Measure the rate
+# on the GPU with 100,000 cells before you trust anybody's table, this one included: the line above is of
+# the device in the banner.
+#
+# :::{exercise} Fewer files
+# :label: ex-fewer-files
+# The balanced plan takes a few hundred cells from every file. Draw, with `metadata.groupby("tissue")`,
+# a tenth of each tissue's samples before planning, and plan ten million cells again. What does the
+# corpus lose in balance, what does the bill lose, and what is lost that neither table shows?
+# :::
+#
+# :::{solution} ex-fewer-files
+# :class: dropdown
+# ```python
+# few = metadata.groupby("tissue").sample(frac=0.1, random_state=0)
+# less = sv.atlas.sampling_plan(few, 10_000_000, alpha=0.5)
+# sv.atlas.balance(few, less)["share_after"].head(), len(less)
+# ```
+# A tenth of the files is fetched, so the bill is a tenth. The shares change where a tissue now runs out
+# of cells and leaves its turns to others. What no share shows is the number of laboratories: ten times
+# more cells of ten times fewer samples are less independent, and what fails on a new dataset is exactly
+# what a model learns from few.
+# :::
+#
+# ## What we found
+#
+# The road to ten million cells is a matter of files: a plan that is a table, a store that survives, a
+# stream that mixes well enough, a bill that can be foretold. Whether it leads anywhere is another
+# question. On real cells, a model that has never seen a cell type knows something about the cells in it
+# that the type's own mean does not; how much stands above, beside what it costs to learn it from 300
+# cells of the type itself. Across datasets, tissues and organisms the simulation shows what stands in
+# the way: first the shift of whole genes, which no amount of other data can know and a few hundred cells
+# of one's own repair, and only then the cells.
