@@ -43,12 +43,13 @@ CELL_TIMEOUT = {"smoke": 300, "standard": 1800, "full": 14400}  # seconds
 PROVENANCE = "application/vnd.splicedvae.provenance+json"
 PACKAGES = ("torch", "scvi-tools", "scvelo", "scanpy", "anndata", "numpy", "pandas")
 
+TAGGED = f"git+{REPOSITORY}@v{PROJECT['version']}"
 COLAB_SETUP = f"""\
 # On Colab, this installs the package and looks for a GPU. Elsewhere it does nothing.
 import sys
 
 if "google.colab" in sys.modules:
-    %pip install --quiet "splicedvae[atlas,search,velocity] @ git+{REPOSITORY}@v{PROJECT["version"]}"
+    %pip install --quiet "splicedvae[atlas,search,velocity] @ {TAGGED}"
     import torch
 
     print("GPU:", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; CPU")"""

@@ -18,7 +18,8 @@ if not _logger.handlers:
     _logger.addHandler(logging.StreamHandler())
     _logger.setLevel(logging.INFO)
 
-_ROOMS = ("atlas", "census", "search")  # entered when asked for; some need an extra of the same name
+# entered when asked for; some need an extra of the same name
+_ROOMS = ("atlas", "census", "search")
 
 
 def __getattr__(name: str):

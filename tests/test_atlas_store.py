@@ -9,6 +9,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,9 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from splicedvae import atlas
 from splicedvae.atlas import sampling
 from splicedvae.atlas.readers import opened
 from splicedvae.atlas.store import Store, build_store
+from splicedvae_book import corpus
 
 N_GENES = 30
 GENES = pd.Index([f"ENSG{i:011d}" for i in range(0, N_GENES, 2)][::-1], name="gene")
@@ -226,6 +229,49 @@ def test_remote_file_is_fetched_and_removed(samples, tmp_path, monkeypatch):
     store = build(plan_of([f"file://{files[0]}", f"file://{tmp_path}/none"]), tmp_path / "store")
     assert store.samples["n_stored"].tolist() == [20, 0]
     assert store.samples.loc["SRX1", "skipped"].startswith("FileNotFoundError")
+
+
+@pytest.mark.parametrize("release", corpus.ENDINGS)
+def test_simulated_corpus_from_end_to_end(release, tmp_path):
+    truth = corpus.corpus(tmp_path, 1200, 120, n_tissues=2, sample_cells=100, release=release)
+    folder = tmp_path / "metadata/Velocyto/Homo_sapiens"
+    table = pd.read_parquet(folder / "sample_metadata.parquet")
+    assert len(table.columns) == {2025: 14, 2026: 17}[release]
+    cells = pd.read_parquet(folder / "obs_metadata.parquet").groupby("SRX_accession").size()
+    assert cells.to_dict() == dict(zip(table["srx_accession"], table["obs_count"], strict=True))
+    catalogue = atlas.Catalogue.read(tmp_path).with_tissues()
+    assert catalogue.samples["tissue"].to_dict() == truth["tissue"].to_dict()
+
+    plan = atlas.sampling_plan(catalogue.samples, int(truth["n_cells"].sum()))
+    pairs = atlas.one_to_one(corpus.orthologues(120))
+    store = build(plan, tmp_path / "store", pairs, shard_cells=500)
+    told, flaw = store.samples, truth["flaw"].reindex(store.samples.index)
+    assert flaw[told["skipped"] != ""].tolist() == [f for f in corpus.FLAWS if f[:3] != "dup"]
+    assert (told["n_stored"] == told["n_take"])[flaw == ""].all() and (flaw == "").sum() > 10
+    assert told.loc[flaw == "duplicate barcodes", "duplicates"].item() == told["read"].iloc[0] // 2
+
+    cells = stored(store)
+    for name, column in (("SRX00000001", "Homo sapiens"), (told.index[-1], "Mus musculus")):
+        adata = anndata.read_h5ad(told.loc[name, "file"])
+        adata.var_names = adata.var["gene_ids"].to_numpy()
+        own = cells.loc[name]
+        np.testing.assert_array_equal(
+            own, expected(adata[own.index][:, pairs[column]], slice(None))
+        )
+    assert told.loc[name, "organism"] == "Mus musculus"
+
+
+def test_simulated_corpus_is_the_same_again_and_copies_are_links(tmp_path):
+    small = {"n_cells": 400, "n_genes": 60, "n_tissues": 2, "sample_cells": 50}
+    one, two = (corpus.corpus(tmp_path / n, **small, copies=c) for n, c in (("a", 1), ("b", 2)))
+    pd.testing.assert_frame_equal(one, two[: len(one)])
+    assert two.index.is_unique and len(two) == 2 * len(one)
+    files = "h5ad/Velocyto/Homo_sapiens/{}.h5ad"
+    first, again = (tmp_path / "b" / files.format(two.index[i]) for i in (0, len(one)))
+    assert first.samefile(again)
+    a, b = (anndata.read_h5ad(tmp_path / n / files.format(two.index[0])) for n in "ab")
+    assert (a.X != b.X).nnz == 0 == (a.layers["spliced"] != a.X).nnz and a.obs_names.is_unique
+    np.testing.assert_array_equal(a.var_names, b.var_names)
 
 
 # --- shards -------------------------------------------------------------------------------------

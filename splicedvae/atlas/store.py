@@ -138,10 +138,9 @@ def build_store(
     except FileNotFoundError as error:
         logger.info("%s", error)
         return None
-    left_out, text = (store.samples["skipped"] != "").sum(), "%d of %d cells, %d of %d samples."
-    logger.info(
-        "Stored " + text, store.n_obs, plan["n_take"].sum(), len(plan) - left_out, len(plan)
-    )
+    good, wanted = (store.samples["skipped"] == "").sum(), plan["n_take"].sum()
+    text = "Stored %d of %d cells, %d of %d samples."
+    logger.info(text, store.n_obs, wanted, good, len(plan))
     if store.n_obs == 0:
         raise ValueError(f"No cell could be taken; the first reason: {store.manifest.skipped[0]}")
     return store
@@ -159,8 +158,8 @@ def _gene_table(genes: Sequence[str] | pd.Index | pd.DataFrame) -> pd.DataFrame:
 
 def _divided(plan: pd.DataFrame, shard_cells: int) -> list[list[dict[str, Any]]]:
     """The samples of each shard, by part and then in random order; only large ones are cut."""
-    part = plan.get("part", pd.Series("", plan.index)).astype(str)
-    table = plan.assign(code=np.arange(len(plan)), part=part).reset_index()
+    parts = plan.get("part", pd.Series("", plan.index)).astype(str)
+    table = plan.assign(code=np.arange(len(plan)), part=parts).reset_index()
     shards: list[list[dict[str, Any]]] = []
     room, part = 0, ""
     for row in table.sort_values(["part", "seed", "sample"]).to_dict("records"):
@@ -189,17 +188,16 @@ def _begin(path: Path, plan: pd.DataFrame, genes: pd.DataFrame, asked: dict[str,
     else:
         put(path / "plan.parquet", plan.to_parquet())
         put(path / "genes.csv", genes.to_csv().encode())
-        put_json(
-            path / "store.json", {"format": FORMAT, "splicedvae": version("splicedvae")} | asked
-        )
+        ours = {"format": FORMAT, "splicedvae": version("splicedvae")}
+        put_json(path / "store.json", ours | asked)
 
 
 def _settings(path: Path) -> dict[str, Any]:
     settings = json.loads((path / "store.json").read_text())
-    if settings["format"] != FORMAT:
+    if (found := settings.get("format")) != FORMAT:
         raise ValueError(
-            f"{path} has format {settings['format']}, written by splicedvae "
-            f"{settings['splicedvae']}; this one knows {FORMAT}. Use that version, or build anew."
+            f"{path} has format {found}, written by splicedvae {settings.get('splicedvae')}; this "
+            f"one knows {FORMAT}. Use that version, or build anew elsewhere."
         )
     return settings
 
@@ -254,7 +252,11 @@ class Store:
 
     @cached_property
     def samples(self) -> pd.DataFrame:
-        """The plan, in the order of the codes, with cells stored and what else became of them."""
+        """The plan, in the order of the codes, with what became of it.
+
+        Cells ``n_stored``, and ``read``, ``duplicates``, ``low``, ``missing_genes``, ``unspliced``
+        and ``skipped`` of the manifest.
+        """
         kinds = dict.fromkeys(("read", "duplicates", "low", "missing_genes", "unspliced"), "max")
         pieces = self.manifest.groupby("sample").agg({"taken": "sum", "skipped": "max"} | kinds)
         plan = pd.read_parquet(self.path / "plan.parquet")

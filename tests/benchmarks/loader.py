@@ -112,7 +112,7 @@ def main() -> None:
         folder = args.folder or Path(scratch)
         if not (folder / "plain.h5ad").exists():
             simulate(folder / "sample.h5ad")
-        small, large = (fresh(build, folder, n) for n in args.cells)
+        small, large = (build(folder, n) for n in args.cells)
         sparsely, densely, much = (
             fresh(stream, path, args.engine, s)
             for path, s in ((small, True), (small, False), (large, False))

@@ -88,7 +88,7 @@ def main() -> None:
         )
         warm = plan.assign(n_take=10)[: args.jobs]
         build_store(warm, root / "warm", genes, n_jobs=args.jobs, shard_cells=10, progress=False)
-        before = peak()
+        before, load = peak(), os.getloadavg()[0]
         start = time.perf_counter()
         store = build_store(plan, root / "store", genes, n_jobs=args.jobs, progress=False)
         seconds, after = time.perf_counter() - start, peak()
@@ -98,6 +98,7 @@ def main() -> None:
         "benchmark": "store",
         "cells": store.n_obs,
         "nonzeros_per_cell": round(nonzeros),
+        "load": [round(load, 1), os.cpu_count()],
         "seconds": round(seconds, 1),
         "cells_per_second": round(store.n_obs / seconds),
         "store_bytes_per_cell": round(stored / store.n_obs),

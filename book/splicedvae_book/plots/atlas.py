@@ -10,7 +10,7 @@ from .style import BLUE, GREEN, INK, ORANGE, ROLES, _panel
 _WAYS = (ROLES["null"], ORANGE, BLUE, GREEN)
 
 
-def shares_by_rank(shares: pd.DataFrame, named: int = 3, ax: Axes | None = None) -> Axes:
+def shares_by_rank(shares: pd.DataFrame, named: int = 2, ax: Axes | None = None) -> Axes:
     """Draw each group's share of the cells, from the largest group to the smallest.
 
     Parameters
@@ -18,7 +18,7 @@ def shares_by_rank(shares: pd.DataFrame, named: int = 3, ax: Axes | None = None)
     shares
         Index groups, a column per way to sample; the first column gives the order.
     named
-        How many of the largest, and of the smallest, are named.
+        How many of the largest are named.
     ax
         Where to draw.
 
@@ -30,18 +30,9 @@ def shares_by_rank(shares: pd.DataFrame, named: int = 3, ax: Axes | None = None)
     shares = shares.sort_values(shares.columns[0], ascending=False)
     for name, colour in zip(shares, _WAYS, strict=False):
         ax.plot(range(1, len(shares) + 1), 100 * shares[name], ".-", color=colour, label=name)
-    for place in (*range(named), *range(len(shares) - named, len(shares))):
-        first = place < named
-        ax.annotate(
-            shares.index[place],
-            (place + 1, 100 * shares.iloc[place, 0]),
-            xytext=(5, 3) if first else (-5, -4),
-            textcoords="offset points",
-            ha="left" if first else "right",
-            va="bottom" if first else "top",
-            fontsize=8,
-            color=INK,
-        )
+    for place, (name, share) in enumerate(shares.iloc[:named, 0].items(), start=1):
+        at = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 9, "color": INK}
+        ax.annotate(name, (place, 100 * share), **at)
     return ax
 
 
