@@ -140,8 +140,8 @@ def by_anndata(
     Spliced and unspliced counts side by side (cells, 2G), and the rows of the cells.
     """
     ends = np.cumsum([matrix.shape[0] for matrix in store.matrices])
-    for request in sampler.sample():
-        rows = request["requests"]
+
+    def read(rows: np.ndarray) -> sparse.csr_matrix:
         shards = np.searchsorted(ends, rows, side="right")
         breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(shards) != 0)) + 1
         runs = []
@@ -149,8 +149,13 @@ def by_anndata(
             matrix = store.matrices[shard]
             begin = run[0] - ends[shard] + matrix.shape[0]
             runs.append(matrix[begin : begin + len(run)])
-        counts = sparse.vstack(runs, format="csr")
-        yield from ((counts[split], rows[split]) for split in request["splits"])
+        return sparse.vstack(runs, format="csr")
+
+    for request in sampler.sample():
+        counts = read(request["requests"])
+        for split in request["splits"]:
+            yield counts[split], request["requests"][split]
+        del counts  # before the next are read
 
 
 def by_annbatch(
@@ -231,4 +236,5 @@ def read_ahead(items: Iterator, size: int) -> Iterator:
         coming = thread.submit(list, islice(items, size))
         while here := coming.result():
             coming = thread.submit(list, islice(items, size))
-            yield from here
+            while here:
+                yield here.pop(0)  # and free it

@@ -144,8 +144,8 @@ class AtlasDataModule(LightningDataModule):
             raise KeyError(f"The store has no {', '.join(map(str, missing[:5]))}.")
         if other := set(parts.dropna()) - set(PARTS):
             raise ValueError(f"Parts are called {', '.join(PARTS)}, not {sorted(other)}.")
-        part = parts.reindex(samples.index).to_numpy()[store.codes]
-        self.rows = {name: np.flatnonzero(part == name) for name in PARTS}
+        part = parts.reindex(samples.index).to_numpy()  # by sample
+        self.rows = {name: np.flatnonzero((part == name)[store.codes]) for name in PARTS}
         self.n_obs, self.n_vars = store.n_obs, len(store.genes)
         self.n_train, self.n_val = len(self.rows["train"]), len(self.rows["val"])
         if self.n_train == 0:
