@@ -5,6 +5,7 @@ import logging
 import shutil
 import warnings
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from scipy import sparse
 
 import splicedvae as sv
 from splicedvae.atlas import AtlasDataModule, Store, build_store, minibatch_entropy
-from splicedvae.atlas.blocks import BlockSampler, chosen_engine
+from splicedvae.atlas.blocks import BlockSampler, by_anndata, chosen_engine
 from splicedvae.atlas.loader import _Minibatches
 
 GENES = 30
@@ -235,6 +236,29 @@ def test_parts_may_be_given(store):
         module.inference_dataloader("test")
     with pytest.raises(ValueError, match="part='dev'"):
         module.inference_dataloader("dev")
+
+
+def test_a_scattered_part_is_not_read_cell_by_cell(store):
+    """Every third row of a shard is one reading with what lies between, not one per row."""
+
+    class Counting:
+        """Counts the readings of a matrix."""
+
+        def __init__(self, matrix):
+            self.matrix, self.shape, self.n = matrix, matrix.shape, 0
+
+        def __getitem__(self, rows):
+            self.n += 1
+            return self.matrix[rows]
+
+    counted = SimpleNamespace(matrices=[Counting(matrix) for matrix in store.matrices])
+    rows = np.arange(0, store.n_obs, 3)
+    sampler = BlockSampler(rows, len(rows), shuffle=False)
+    counts, found = next(by_anndata(counted, sampler))
+    assert [matrix.n for matrix in counted.matrices] == [1] * len(store.matrices)
+    np.testing.assert_array_equal(found, rows)
+    every = sparse.vstack([matrix[:] for matrix in store.matrices], format="csr")
+    np.testing.assert_array_equal(counts.toarray(), every[rows].toarray())
 
 
 @pytest.mark.parametrize(

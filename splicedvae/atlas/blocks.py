@@ -18,6 +18,7 @@ from ..head import one_of
 from .store import Store
 
 logger = logging.getLogger(__name__)
+GAP = 128  # rows between two that are wanted, read along: less than another reading costs
 
 
 @dataclass
@@ -143,12 +144,14 @@ def by_anndata(
 
     def read(rows: np.ndarray) -> sparse.csr_matrix:
         shards = np.searchsorted(ends, rows, side="right")
-        breaks = np.flatnonzero((np.diff(rows) != 1) | (np.diff(shards) != 0)) + 1
+        gaps = np.diff(rows)
+        breaks = np.flatnonzero((gaps < 1) | (gaps > GAP) | (np.diff(shards) != 0)) + 1
         runs = []
         for run, shard in zip(np.split(rows, breaks), shards[[0, *breaks]], strict=True):
             matrix = store.matrices[shard]
             begin = run[0] - ends[shard] + matrix.shape[0]
-            runs.append(matrix[begin : begin + len(run)])
+            cells = matrix[begin : begin + run[-1] - run[0] + 1]
+            runs.append(cells if len(run) == cells.shape[0] else cells[run - run[0]])
         return sparse.vstack(runs, format="csr")
 
     for request in sampler.sample():

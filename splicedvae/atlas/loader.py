@@ -83,15 +83,16 @@ class AtlasDataModule(LightningDataModule):
     Parameters
     ----------
     store
-        See :func:`splicedvae.atlas.build_store`.
+        See :func:`splicedvae.atlas.store.build_store`.
     parts
         ``"train"``, ``"val"`` or ``"test"`` by sample; samples without one are left out. None
-        takes the plan's column ``part``, or all for training.
+        takes the plan's column ``part``, or all for training. The plan's are read fastest, since
+        a store keeps them apart.
     batch_key
         The column of ``store.samples`` that is the model's batch. All its values are registered;
         one without training cells stays as it was initialised.
     batch_size, block, preload, seed
-        See :class:`BlockSampler`.
+        See :class:`splicedvae.atlas.blocks.BlockSampler`.
     engine
         ``"annbatch"`` (Python 3.12 or later) or ``"anndata"``; ``"auto"`` takes the former where
         it is installed. The minibatches are the same.
@@ -158,10 +159,22 @@ class AtlasDataModule(LightningDataModule):
         self.codes = np.column_stack([batch.codes, tissue.codes]).astype(np.int64)  # by sample
         self.registry = _registry(store.genes, batch_key, batch.categories)
 
-    def train_dataloader(self) -> Iterable:
+    def train_dataloader(self) -> Iterable[dict[str, torch.Tensor]]:
+        """The training cells of this process, in another order in each epoch.
+
+        Returns
+        -------
+        Minibatches.
+        """
         return self._loader("train", shuffle=True)
 
-    def val_dataloader(self) -> Iterable:
+    def val_dataloader(self) -> Iterable[dict[str, torch.Tensor]]:
+        """The validation cells of this process.
+
+        Returns
+        -------
+        Minibatches.
+        """
         return self._loader("val", shuffle=False)
 
     def _loader(self, part: str, shuffle: bool) -> _Minibatches:
@@ -173,6 +186,19 @@ class AtlasDataModule(LightningDataModule):
         return _Minibatches(self, sampler, on_device)
 
     def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> dict:
+        """Make counts that travelled sparse dense, where they have arrived.
+
+        Parameters
+        ----------
+        batch
+            A minibatch.
+        dataloader_idx
+            Not used.
+
+        Returns
+        -------
+        The same, with dense counts.
+        """
         if SPARSE[0] in batch:
             values, columns, ends = (batch.pop(name) for name in SPARSE)
             rows = torch.arange(len(ends) - 1, device=ends.device).repeat_interleave(ends.diff())
