@@ -214,8 +214,8 @@ class SplicedVAE(SplicingMixin, SCVI):
             As in :meth:`scvi.model.SCVI.train`, but for the optimizer and the split; the KL term
             is warmed up over the first third of the epochs unless `plan_kwargs` says otherwise.
         datamodule
-            Minibatches, such as :class:`splicedvae.atlas.loader.AtlasDataModule`'s, for a model made with
-            its ``registry``; then nothing that is about the split or minibatches is read.
+            Gives minibatches, such as :class:`splicedvae.atlas.loader.AtlasDataModule`, to a model
+            made with its ``registry``; nothing about the split or minibatches is then read.
 
         Raises
         ------
