@@ -14,6 +14,8 @@ SHOWN = {
     "depth": ["cosine", "cosine_raw", "accuracy", "d2"],
     "pretraining": ["d2", "within_gene_r", "elbo"],
     "searches": ["rmse_observed", "d2", "within_gene_r", "elbo"],
+    "generalisation": ["d2", "within_gene_r"],
+    "scale": ["build_s", "stream_s", "train_s", "gib", "disk"],
 }
 PAIRS = [
     ("fits", "SplicedVAE", "RidgeBinomial", "d2"),
