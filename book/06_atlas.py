@@ -73,11 +73,11 @@ chosen.tissues().head(8)
 # %% [markdown]
 # ## Which cells
 #
-# Take ten million cells at random, and two or three tissues give half of them. {term}`Weighted round robin
+# Take ten million cells at random, and a few large tissues give most of them. {term}`Weighted round robin
 # <weighted round robin>` deals the cells out instead: a tissue with $n$ cells gets turns in proportion
 # to $n^\alpha$. With $\alpha = 1$ nothing changes, with $\alpha = 0$ all tissues get the same; the paper
 # takes $\alpha = 0.5$. A tissue that has no more cells drops out and leaves its turns to the others.
-# Within a tissue the samples take turns alike, so no single large study fills it.
+# Within a tissue the samples take turns alike, so no single large sample fills it.
 #
 # The plan below is for the real size: 35,263 human samples. Their cells and tissues are simulated from
 # a skewed distribution, because the real metadata aren't ours to ship.
@@ -86,7 +86,7 @@ chosen.tissues().head(8)
 metadata = lab.scale.metadata(35_263, n_cells=290_000_000)
 plans = {alpha: sv.atlas.sampling_plan(metadata, 10_000_000, alpha) for alpha in (1.0, 0.5, 0.0)}
 
-# %% tags=["hide-input"] alt="Share of the cells of 78 simulated tissues, on a logarithmic axis, from the largest to the smallest, under three weights; the steep line is flat with α = 0.5 by half, and almost level with α = 0."
+# %% tags=["hide-input"] alt="Share of the cells of 78 simulated tissues, on a logarithmic axis, from the largest to the smallest, under three weights; the steep line is flat with α = 0.5 by half, and level with α = 0."
 shares = pd.DataFrame(
     {f"α = {a:g}": sv.atlas.balance(metadata, plan)["share_after"] for a, plan in plans.items()}
 )
@@ -112,7 +112,9 @@ lab.profiles.finding(
 #
 # A plan is a table, one line per sample: how many cells, and the seed of the order in which its cells
 # are drawn. It can be read, saved, and cut into training and test parts. The cut is by
-# {term}`dataset`, never by cell: cells of one laboratory on both sides would test memory.
+# {term}`dataset`, never by cell: cells of one laboratory on both sides would test memory. (A dataset
+# is a collection where the metadata name one, else a single sample: what else belongs together, they
+# don't say, so two samples of one study can still be on two sides.)
 
 # %%
 n_chosen = chosen.samples["n_cells"].sum() * 2 // 3
@@ -123,8 +125,8 @@ plan.groupby("part")[["n_take"]].sum()
 # %% [markdown]
 # ## A store that survives
 #
-# Thousands of compressed files in as many gene orders can't feed a training loop. So each is read once,
-# in row blocks, and its planned cells go into a sharded zarr store with one list of genes: spliced
+# Thousands of compressed files in as many gene orders can't feed a training loop. So each is read, in
+# row blocks, and its planned cells go into a sharded zarr store with one list of genes: spliced
 # counts in the left half of the columns, unspliced in the right. (In a Velocyto file of scBaseCount `X`
 # holds the *spliced* counts; the total has to be summed.) What is wrong with a sample is found here,
 # and written down:
@@ -141,7 +143,7 @@ why.to_frame("left out because")
 # A {term}`shard` is made in a temporary folder, renamed when it is whole, and counts as made once its
 # manifest with its checksums stands beside it. Kill the build at any moment, run the same line again,
 # and it goes on; the tests do this with `kill -9`. Nothing is shared between shards, so a cluster builds
-# them side by side, `--shard $SLURM_ARRAY_TASK_ID/64` on each machine:
+# them side by side, `--shard i/n` on each machine:
 #
 # ```{literalinclude} slurm/build.sbatch
 # :language: bash
@@ -153,7 +155,7 @@ why.to_frame("left out because")
 # compromise: cells are shuffled within a shard when it is written; then {term}`blocks <block>` of 256
 # rows are drawn at random from the whole store, 32 at a time, and their cells are shuffled again. How
 # much randomness that buys can be measured: the entropy of the tissues in a minibatch, against
-# minibatches drawn cell by cell.
+# minibatches drawn cell by cell. (The corpus is small: here a block has 64 rows, a minibatch 64 cells.)
 
 # %% tags=["remove-stderr"]
 settings["shard_cells"] = 256
@@ -200,7 +202,7 @@ model = sv.SplicedVAE(registry=datamodule.registry)
 epochs = 3 if profile == "smoke" else 20
 model.train(epochs, datamodule=datamodule, enable_progress_bar=False)
 
-# %% tags=["hide-input"] alt="Negative ELBO and D² over epochs of a training that is streamed from the store, training and validation datasets; both curves level off."
+# %% tags=["hide-input"] alt="Negative ELBO and RMSE of the ratios over the epochs of a training that is streamed from the store, for training and validation datasets."
 fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.4))
 lab.plots.history(model.history, "elbo", ax=axes[0])
 lab.plots.history(model.history, "ratio_rmse", ax=axes[1])
@@ -226,11 +228,12 @@ plt.show()
 # ## What is left out
 #
 # Now the question. Leave a group of cells out, train on all the others, and predict ratios for the
-# group. What can be known about new cells from elsewhere? Three things stand beside the model: the
-# {term}`gene mean` from elsewhere, over which {term}`D²` is counted; the gene mean of 300 of the *new*
-# cells, which knows what the group has in common and nothing about a cell; and models that learn from
-# these 300 alone. The last in line is the model that learnt elsewhere and is then fine-tuned on
-# the 300.
+# group. What can be known about new cells from elsewhere? Beside the model stand the {term}`gene mean`
+# from elsewhere, over which {term}`D²` is counted, and a ridge; the gene mean of up to 300 of the *new*
+# cells, which knows what the group has in common and nothing about a cell; a ridge and a model that
+# learn from these new cells alone; and the model from elsewhere, fine-tuned on them. Both trainings on
+# new cells have the same 300 updates of the weights, and keep a fifth of these cells to check on. The
+# cells that are scored are others.
 #
 # First the real cells, with a cell type of the pancreas left out at a time, genes
 # chosen without it.
@@ -242,7 +245,7 @@ rows = pd.DataFrame(
     for job in jobs
     for row in job["rows"].values()
 )
-# a dot is a group, the mean of its seeds; of organisms only one can be left out, so there it is a seed
+# a dot is a group, the mean of its seeds; one organism is left out, so there it is a seed
 rows["unit"] = rows["group"].where(rows["kind"] != "organism", rows["seed"])
 known = rows.groupby(["kind", "way", "unit"])[["d2", "within_gene_r", "rmse_observed"]].mean()
 ways = [way for way in rows["way"].unique() if "ceiling" not in way]
@@ -287,7 +290,9 @@ lab.profiles.finding(
 # ratio of every gene and has nothing to do with biology. In the simulated corpus both are known. Its
 # tissues have the genes' own kinetics in common and nothing of the programmes; its datasets and
 # protocols differ in the capture of each gene; its second organism has {term}`orthologues` with
-# captures of their own. What is learnt from and what is tested come from different samples, always.
+# captures of their own. The new cells that may be learnt from come from half of the group's samples,
+# the cells that are tested from the other half, all of one protocol. (The ridge and the gene means from
+# elsewhere learn from at most 10,000 cells, the model from all.)
 
 # %% tags=["hide-input"] alt="Three panels of D² over the gene mean from elsewhere, on a simulated corpus: a dataset, a tissue and an organism left out. A dot per group for means, ridge and SplicedVAE from elsewhere, from 300 new cells, and fine-tuned."
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.4), sharey=True)
@@ -300,9 +305,10 @@ plt.show()
 lab.profiles.finding(
     "simulated corpus, D²:\n\n"
     + "\n".join(
-        f"- a {kind} left out ({known.loc[kind].loc[ways[0]].shape[0]} in turn): "
+        f"- {kind} left out ({known.loc[kind].loc[ways[0]].shape[0]} {'seeds' if kind == 'organism' else 'in turn'}): "
         f"{told(kind, 'SplicedVAE, elsewhere', 'gene mean, there')}; "
-        f"{told(kind, 'SplicedVAE, fine-tuned', 'SplicedVAE, there')}."
+        f"{told(kind, 'SplicedVAE, fine-tuned', 'gene mean, there')}; within-gene r: "
+        f"{told(kind, 'SplicedVAE, elsewhere', 'SplicedVAE, there', 'within_gene_r')}."
         for kind in ("dataset", "tissue", "organism")
     ),
     profile,
@@ -312,7 +318,8 @@ lab.profiles.finding(
 # ## What ten million cost
 #
 # Before a cluster is booked, somebody asks for a number. The runs below build a store,
-# stream it and train one epoch at three sizes, each in a process of its own, on the machine that
+# stream it and train one epoch at three sizes (10,000, 100,000 and a million cells in the published
+# book, fewer in the profile `standard`), each in a process of its own, on the machine that
 # built this page. A straight line through the two smaller sizes predicts the largest, which it has not
 # seen; where it is right, it may be asked about ten million. Memory should not grow with the corpus:
 # that is what the blocks are for.
@@ -359,19 +366,19 @@ table
 big = model_of_cost.loc[10_000_000]
 terabytes = len(half) * 90 / 1e6
 lab.profiles.finding(
-    f"on this machine ten million cells of {lab.scale.SETTINGS[profile]['genes']:,} genes would take "
-    f"{big['build_s'] / 3600:.1f} h to build in one process, {big['stream_s'] / 60:.0f} min to stream once, "
-    f"{big['train_s'] / 3600:.1f} h to train an epoch, and {big['disk']:.0f} GB of disk. The plan above "
-    f"touches {len(half):,} files of 90 MB on average (the release's own figure): "
-    f"{terabytes:.1f} TB to fetch, about {terabytes * 1000 * 0.12:,.0f} US dollars at 0.12 per GB out of "
-    "the bucket's region, and nothing within it. Run where the bucket is.",
+    f"from runs of up to {largest:,} cells: on this machine ten million cells of "
+    f"{lab.scale.SETTINGS[profile]['genes']:,} genes would take {big['build_s'] / 3600:.1f} h to build in "
+    f"one process, {big['stream_s'] / 60:.0f} min to stream once, {big['train_s'] / 3600:.1f} h of the "
+    f"device for an epoch, and {big['disk']:.0f} GB of disk. The plan above touches {len(half):,} files. If "
+    f"they have 90 MB, which is what files of one matrix have in the release of 2026 and too little for "
+    f"the four of Velocyto, that is {terabytes:.1f} TB to fetch: {terabytes * 1000 * 0.12:,.0f} US dollars "
+    "if a GB costs 0.12, which is an assumption, and nothing from a machine beside the bucket.",
     profile,
 )
 
 # %% [markdown]
-# Hours of a GPU follow from its own rate: cells × epochs / (cells per second × 3600). Measure the rate
-# on the GPU with 100,000 cells before you trust anybody's table, this one included: the line above is of
-# the device in the banner.
+# Hours of a GPU follow from its own rate: cells × epochs / (cells per second × 3600). Build the page on
+# a GPU, and the figures above are that GPU's; the device is in the banner.
 #
 # :::{exercise} Fewer files
 # :label: ex-fewer-files
@@ -397,8 +404,9 @@ lab.profiles.finding(
 #
 # The road to ten million cells is a matter of files: a plan that is a table, a store that survives, a
 # stream that mixes well enough, a bill that can be foretold. Whether it leads anywhere is another
-# question. On real cells, a model that has never seen a cell type knows something about the cells in it
-# that the type's own mean does not; how much stands above, beside what it costs to learn it from 300
-# cells of the type itself. Across datasets, tissues and organisms the simulation shows what stands in
-# the way: first the shift of whole genes, which no amount of other data can know and a few hundred cells
-# of one's own repair, and only then the cells.
+# question, and two scores answer it apart. {term}`Within-gene r <within-gene r>` asks which cell of a
+# gene is more spliced than another; there, what was learnt from other cells is worth more than what a
+# few hundred cells of one's own can teach. D² also asks where each gene's mean lies; there, a shift of
+# whole genes from one group to the next can outweigh everything that is known about cells, and only
+# cells of the new kind tell of it. Read the two findings above for how much of each there is in the data
+# of this build.
