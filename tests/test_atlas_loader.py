@@ -238,6 +238,16 @@ def test_parts_may_be_given(store):
         module.inference_dataloader("dev")
 
 
+def test_samples_without_tissues_are_of_one(path, tmp_path):
+    shutil.copytree(path, tmp_path / "store")
+    plan = pd.read_parquet(tmp_path / "store/plan.parquet").drop(columns="tissue")
+    plan.to_parquet(tmp_path / "store/plan.parquet")
+    module = AtlasDataModule(Store(tmp_path / "store"))
+    assert module.tissues == ["unmapped"]
+    for part in ("train", "val", "test"):
+        assert not any(batch["tissue"].any() for batch in module.inference_dataloader(part))
+
+
 def test_a_scattered_part_is_not_read_cell_by_cell(store):
     """Every third row of a shard is one reading with what lies between, not one per row."""
 

@@ -437,9 +437,25 @@ def test_network_that_fails_is_no_fault_of_the_sample(samples, tmp_path):
     assert not list((tmp_path / "store/shards").iterdir())
 
 
-def test_nothing_but_bad_samples(tmp_path):
-    with pytest.raises(ValueError, match="No cell could be taken; the first reason: FileNotFound"):
-        build(plan_of([tmp_path / "none"]), tmp_path / "store")
+@pytest.mark.parametrize("wrong", ["files", "genes", "min_counts"])
+def test_nothing_but_bad_samples_can_be_corrected(wrong, samples, tmp_path):
+    plan, path, away = plan_of(samples[1]), tmp_path / "store", tmp_path / "away"
+    whole, call = content(build(plan, tmp_path / "whole").path), {"genes": GENES}
+    if wrong == "files":
+        away.mkdir()
+        for file in samples[1]:
+            file.rename(away / file.name)
+        reason = "FileNotFoundError"
+    elif wrong == "genes":
+        call["genes"], reason = "OTHER" + GENES, "ValueError: 15 of 15 genes are missing"
+    else:
+        call["min_counts"], reason = 10**6, "too few counts"
+    with pytest.raises(ValueError, match=f"first reason: {reason}.*correct the genes, the plan's"):
+        build(plan, path, **call)
+    assert content(path) == {}
+    for file in away.glob("*"):
+        file.rename(tmp_path / file.name)
+    assert build(plan, path).n_obs == 120 and content(path) == whole
 
 
 def test_fault_of_the_machine_is_no_fault_of_the_sample(samples, tmp_path):
@@ -477,11 +493,12 @@ def test_wrong_arguments(change, error, match, samples, tmp_path):
 
 
 def test_store_of_something_else(samples, tmp_path):
-    plan, path = plan_of(samples[1]), tmp_path / "store"
+    plan, path = plan_of(samples[1], tissue="lung"), tmp_path / "store"
     build(plan, path)
     before = content(path)
     for other, genes, options, what in (
         (plan.assign(seed=0), GENES, {}, "plan"),
+        (plan.assign(tissue="blood"), GENES, {}, "plan"),
         (plan, GENES[1:], {}, "genes"),
         (plan, GENES, {"min_counts": 2}, "min_counts"),
         (plan, GENES, {"shard_cells": 60}, "shard_cells, n_shards"),
@@ -527,6 +544,26 @@ def test_verify_finds_damage(damage, samples, tmp_path):
     (store.path / "shards/0001.json").unlink()
     build(plan, store.path).verify()
     assert content(store.path) == before
+
+
+@pytest.mark.parametrize("name", ["plan.parquet", "genes.csv"])
+def test_verify_finds_damage_beside_the_shards(name, samples, tmp_path):
+    plan = plan_of(samples[1])
+    store = build(plan, tmp_path / "store")
+    before, shard = content(store.path), (store.path / "shards/0000.json").stat().st_ino
+    data = bytearray(before[name])
+    data[len(data) // 2] ^= 1
+    for damaged in (bytes(data), before[name] + b"\n"):
+        (store.path / name).write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{name} of .* is damaged: remove store.json and run"):
+            store.verify()
+    (store.path / name).unlink()
+    with pytest.raises(ValueError, match=f"{name} of .* is damaged"):
+        store.verify()
+    (store.path / "store.json").unlink()
+    build(plan, store.path).verify()
+    assert content(store.path) == before
+    assert (store.path / "shards/0000.json").stat().st_ino == shard  # it is not written again
 
 
 @pytest.fixture

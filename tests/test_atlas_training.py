@@ -164,12 +164,13 @@ def test_cells_or_a_datamodule(path):
         sv.SplicedVAE(cells).train(1, datamodule=module)
 
 
-@pytest.mark.parametrize("stop", [25, 30, 40])
-def test_a_stopped_training_goes_on_with_the_cells_that_were_left(path, tmp_path, stop):
-    """An epoch has 20 steps, a checkpoint is written every 10."""
+@pytest.mark.parametrize(("stop", "saved"), [(25, 21), (30, 30), (40, 30)])
+def test_a_stopped_training_goes_on_with_the_cells_that_were_left(path, tmp_path, stop, saved):
+    """An epoch has 20 steps, a checkpoint is due every 10; an epoch's last waits for the next."""
     file = tmp_path / "last.ckpt"
 
     def train(seen, resume):
+        torch.manual_seed(0)
         module = datamodule(path)
         model = sv.SplicedVAE(registry=module.registry)
         callbacks = [Checkpoint(file, 10), seen]
@@ -177,16 +178,22 @@ def test_a_stopped_training_goes_on_with_the_cells_that_were_left(path, tmp_path
         return model
 
     whole, first, second = Seen(), Seen(stop), Seen()
-    train(whole, None)
+    history = train(whole, None).history
     file.unlink()
     with pytest.raises(OSError, match="power is cut"):
         train(first, None)
-    saved = torch.load(file, weights_only=True)["global_step"]
-    assert saved == stop - stop % 10
+    assert torch.load(file, weights_only=True)["global_step"] == saved
     model = train(second, file)
     assert model.trainer.global_step == 60
     expected = [cells for _, cells in whole.cells]
     assert [cells for _, cells in first.cells[:saved] + second.cells] == expected
+    assert model.history.keys() == history.keys()
+    for name, values in model.history.items():
+        assert list(values.index) == list(history[name].index) == [0, 1, 2]
+        assert values.index.name == history[name].index.name == "epoch"
+        ours, whole = (frame.to_numpy(dtype=float) for frame in (values, history[name]))
+        np.testing.assert_array_equal(ours[: saved // 20], whole[: saved // 20])  # not learnt anew
+        assert np.isfinite(ours).all()
     assert sorted(os.listdir(tmp_path)) == ["last.ckpt"]
 
 
@@ -277,3 +284,25 @@ def test_training_goes_on_after_a_process_was_killed(path, tmp_path):
     assert (loader["epoch"], loader["done"], loader["world"]) == (2, 55, 2)
     model = sv.SplicedVAE.load(tmp_path / "model", adata=False)
     assert torch.isfinite(model.module.head.output.weight).all()
+    history = pd.read_csv(tmp_path / "history.csv", index_col="epoch")
+    assert list(history.index) == [0, 1, 2]
+    assert history.notna().all(axis=None)
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(path, tmp_path):
+    call = [sys.executable, "-m", "splicedvae.atlas", "train", str(path), str(tmp_path)]
+    call += ["--accelerator", "cpu", "--batch-size", "60", "--epochs", "100000"]
+    call += ["--checkpoint-every", "7"]
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(call, **streams)
+    try:
+        end = time.monotonic() + 120
+        while not (tmp_path / "last.ckpt").exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 1
+    assert errors.endswith("Interrupted. What is done is kept; the same command goes on.\n")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] % 7 == 0

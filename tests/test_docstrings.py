@@ -104,7 +104,7 @@ def test_the_package_is_thin():
     rooms = {folder: [f for f in SOURCES if folder in f.parents] for folder in PACKAGE.iterdir()}
     assert sum(lines_of_code(f) for f in SOURCES if f.parent == PACKAGE) <= 2500
     lines = {folder.name: sum(map(lines_of_code, files)) for folder, files in rooms.items()}
-    assert lines.pop("atlas") <= 1100  # four steps and a command line, as large as two rooms
+    assert lines.pop("atlas") <= 1150  # four steps and a command line, as large as two rooms
     assert all(n <= 650 for n in lines.values())
 
 

@@ -28,9 +28,15 @@ def plan(args: argparse.Namespace) -> None:
 
 def build(args: argparse.Namespace) -> None:
     """Build the store, or this machine's part of it."""
-    genes = pd.read_csv(args.genes, index_col=0, dtype=str)
-    shard = tuple(map(int, args.shard.split("/")))
-    chosen = pd.read_parquet(args.plan)
+    genes = pd.read_csv(args.genes, index_col=False, dtype=str)
+    if genes.columns[0] != "gene":
+        header = "its header must be gene, or gene,symbol or gene,Homo sapiens,Mus musculus"
+        raise ValueError(f"{args.genes} begins with {genes.columns[0]!r}; {header}.")
+    i, _, n = args.shard.partition("/")
+    if not (i.isdecimal() and n.isdecimal()):
+        raise ValueError(f"--shard {args.shard} must be i/n, such as 0/8: the first of 8 machines.")
+    print(f"{len(genes):,} genes.")
+    chosen, genes, shard = pd.read_parquet(args.plan), genes.set_index("gene"), (int(i), int(n))
     build_store(chosen, args.store, genes, n_jobs=args.jobs, shard=shard, project=args.project)
 
 
@@ -49,18 +55,21 @@ def train(args: argparse.Namespace) -> None:
     settings = {"batch_key": args.batch_key, "batch_size": args.batch_size, "seed": args.seed}
     datamodule = AtlasDataModule(Store(args.store), engine=args.engine, **settings)
     model = SplicedVAE(registry=datamodule.registry, n_latent=args.latent)
-    model.train(
-        args.epochs,
-        datamodule=datamodule,
-        accelerator=args.accelerator,
-        devices=args.devices,
-        num_nodes=args.nodes,
-        # scVI's decoder has outputs that a likelihood may leave unused
-        strategy="ddp_find_unused_parameters_true" if args.devices * args.nodes > 1 else "auto",
-        callbacks=[Checkpoint(last, args.checkpoint_every)],
-        ckpt_path=last if last.exists() else None,
-        log_save_dir=str(out),
-    )
+    try:
+        model.train(
+            args.epochs,
+            datamodule=datamodule,
+            accelerator=args.accelerator,
+            devices=args.devices,
+            num_nodes=args.nodes,
+            # scVI's decoder has outputs that a likelihood may leave unused
+            strategy="ddp_find_unused_parameters_true" if args.devices * args.nodes > 1 else "auto",
+            callbacks=[Checkpoint(last, args.checkpoint_every)],
+            ckpt_path=last if last.exists() else None,
+            log_save_dir=str(out),
+        )
+    except SystemExit as stop:  # how Lightning ends after Ctrl-C
+        raise (stop.__context__ or stop) from None
     if model.trainer.is_global_zero:
         model.save(out / "model", overwrite=True)
         pd.concat(model.history.values(), axis=1).to_csv(out / "history.csv")
@@ -77,16 +86,16 @@ TEXTS = {  # and defaults
     "root": "folder or address of one release",
     "plan": "file of the plan, .parquet",
     "store": "folder of the store",
-    "genes": "CSV of gene ids, or table of orthologues",
+    "genes": "CSV with the header gene above the ids; or with more columns, symbol or organisms",
     "output": "folder for checkpoint, model and history",
     "--organism": ("whose samples", "Homo sapiens"),
     "--min-cells": ("a sample has more", 3000),
-    "--cells": ("in all", 10_000_000),
+    "--cells": ("in all, such as 1e6", 1e7),
     "--alpha": ("0: as many cells of each tissue; 1: as many as it has of all", 0.5),
     "--split": ("column whose values each go to train, val or test", None),
     "--project": ("to bill for downloads from a bucket", None),
     "--jobs": ("processes", 1),
-    "--shard": ("number of this machine, and of all", "0/1"),
+    "--shard": ("i/n: number of this machine, from 0, and of all", "0/1"),
     "--batch-key": ("column of the samples that is the model's batch", None),
     "--epochs": ("in all", 10),
     "--batch-size": ("cells, on each device", 1024),
@@ -100,18 +109,12 @@ TEXTS = {  # and defaults
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Make an atlas from the command line, see ``python -m splicedvae.atlas --help``.
+def parser() -> argparse.ArgumentParser:
+    """Describe the command line.
 
-    Parameters
-    ----------
-    arguments
-        Of the command line; None takes those of the process.
-
-    Raises
-    ------
-    SystemExit
-        With what is wrong, or after Ctrl-C with what to do.
+    Returns
+    -------
+    What parses it; ``step`` of the result is the function to call with the result.
     """
     parser = argparse.ArgumentParser(
         prog="python -m splicedvae.atlas",
@@ -129,12 +132,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 sub.add_argument(name, help=f"{text} [{default}]", type=kind, default=default)
             else:
                 sub.add_argument(name, help=TEXTS[name])
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make an atlas from the command line, see ``python -m splicedvae.atlas --help``.
+
+    Parameters
+    ----------
+    arguments
+        Of the command line; None takes those of the process.
+
+    Raises
+    ------
+    SystemExit
+        With what is wrong, or after Ctrl-C with what to do.
+    """
+    args = parser().parse_args(arguments)
     try:
         args.step(args)
     except KeyboardInterrupt:
         sys.exit("Interrupted. What is done is kept; the same command goes on.")
-    except (KeyError, OSError, RuntimeError, ValueError) as error:
+    except (ImportError, KeyError, OSError, RuntimeError, ValueError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 

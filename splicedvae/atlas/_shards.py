@@ -129,10 +129,10 @@ def _write(path: Path, x: sparse.csr_matrix, codes, barcodes, genes: pd.Index) -
         anndata.io.write_elem(group, "X", x, dataset_kwargs=storage)
 
 
-def checksums(folder: Path) -> dict[str, str]:
-    """Of all files in a folder, by name."""
+def checksums(folder: Path, pattern: str = "**/*") -> dict[str, str]:
+    """Of the files in a folder, by name."""
     sums = {}
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for file in sorted(path for path in folder.glob(pattern) if path.is_file()):
         with file.open("rb") as content:
             name = file.relative_to(folder).as_posix()
             sums[name] = hashlib.file_digest(content, "sha256").hexdigest()

@@ -12,6 +12,7 @@ import torch
 from anndata import AnnData
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from scipy import sparse
 from scvi import REGISTRY_KEYS
 
@@ -104,7 +105,7 @@ class AtlasDataModule(LightningDataModule):
     registry
         Of the model, as :meth:`splicedvae.SplicedVAE.setup_anndata` writes it.
     tissues
-        Names of the tissue codes.
+        Names of the tissue codes; only ``"unmapped"`` if ``store.samples`` has no ``tissue``.
     n_obs, n_vars, n_batch, n_train, n_val
         Cells of the store, genes, batches, and cells of these parts.
 
@@ -154,7 +155,8 @@ class AtlasDataModule(LightningDataModule):
         if self.n_val == 0:
             self.val_dataloader = super().val_dataloader  # for Lightning, there is none
         batch = samples[batch_key] if batch_key else pd.Series("all", index=samples.index)
-        batch, tissue = (pd.Categorical(c.astype(str)) for c in (batch, samples["tissue"]))
+        tissue = samples.get("tissue", pd.Series("unmapped", index=samples.index))
+        batch, tissue = (pd.Categorical(c.astype(str)) for c in (batch, tissue))
         self.tissues, self.n_batch = list(tissue.categories), len(batch.categories)
         self.codes = np.column_stack([batch.codes, tissue.codes]).astype(np.int64)  # by sample
         self.registry = _registry(store.genes, batch_key, batch.categories)
@@ -263,23 +265,37 @@ class Checkpoint(Callback):
     the cells that did not come yet. To Lightning's ``ModelCheckpoint``, scvi-tools adds one of its
     own, which writes the whole model once more at every step that is saved.
 
+    The model's history goes on as well. Of an epoch that was stopped, its figures for training
+    are those of the minibatches that were left.
+
     Parameters
     ----------
     path
         Of the file, which is whole at any moment: the next replaces it in one step.
     every
-        Steps from one to the next.
+        Steps from one to the next. One that falls on an epoch's last minibatch, whose figures are
+        yet to come, is written after the next epoch's first.
     """
 
     def __init__(self, path: str | Path, every: int):
-        self.path, self.every = Path(path), every
+        self.path, self.every, self.due = Path(path), every, False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_) -> None:
-        if trainer.global_step % self.every == 0:
-            new = self.path.with_name(f"{self.path.name}.new")
+        self.due |= trainer.global_step % self.every == 0
+        if self.due and not trainer.is_last_batch:
+            self.due, new = False, self.path.with_name(f"{self.path.name}.new")
             trainer.save_checkpoint(new, weights_only=False)
             if trainer.is_global_zero:
                 new.replace(self.path)
+
+    @rank_zero_only
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, state: dict) -> None:
+        history = {k: v[k] for k, v in getattr(trainer.logger, "history", {}).items()}
+        state["history"] = pd.DataFrame(history).to_dict("index")
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, state: dict) -> None:
+        for epoch, figures in state.get("history", {}).items():
+            trainer.logger.log_metrics(figures | {"epoch": epoch}, epoch)
 
 
 def minibatch_entropy(datamodule: AtlasDataModule, epoch: int = 0) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 ::
 
-    store.json        its format, what was asked for, the number of shards
+    store.json        its format, what was asked for, the number of shards, and checksums of:
     plan.parquet      the samples, in the order of the codes that the cells carry
     genes.csv         the genes
     shards/0000/      a zarr group, as anndata writes it: X = [spliced | unspliced], cells × 2 genes
@@ -79,7 +79,8 @@ def build_store(
     shard
         Number of this machine, from 0, and of all that share the work, such as (0, 8).
     shard_cells
-        Cells in a shard, at most. A process holds one shard and one sample in memory.
+        Cells in a shard, at most. A process holds one shard and one sample in memory. A sample of
+        which more are taken is cut, and read (if need be, fetched) once for each of its shards.
     min_counts
         Spliced and unspliced counts of these genes in a cell, at least.
     max_missing
@@ -98,7 +99,8 @@ def build_store(
     KeyError
         The plan lacks a column.
     ValueError
-        An argument can't be, genes repeat, another store is at `path`, or no cell could be taken.
+        An argument can't be, genes repeat, another store is at `path`, or no cell could be taken;
+        of that nothing is kept, so that another call can correct it.
     OSError
         The disk is full or fails. Complete shards are kept.
     """
@@ -142,7 +144,12 @@ def build_store(
     text = "Stored %d of %d cells, %d of %d samples."
     logger.info(text, store.n_obs, wanted, good, len(plan))
     if store.n_obs == 0:
-        raise ValueError(f"No cell could be taken; the first reason: {store.manifest.skipped[0]}")
+        # the shards first: they belong to this store.json and to no other
+        for name in (*path.glob("shards/*.json"), "store.json", "plan.parquet", "genes.csv"):
+            (path / name).unlink(missing_ok=True)
+        reason = store.manifest["skipped"].replace("", "too few counts")[0]
+        text = "Nothing is kept: correct the genes, the plan's files or min_counts, and call again."
+        raise ValueError(f"No cell could be taken; the first reason: {reason}. {text}")
     return store
 
 
@@ -175,21 +182,20 @@ def _divided(plan: pd.DataFrame, shard_cells: int) -> list[list[dict[str, Any]]]
 
 def _begin(path: Path, plan: pd.DataFrame, genes: pd.DataFrame, asked: dict[str, Any]) -> None:
     """Write what was asked for, or see that the store was begun with the same."""
-    columns = [c for c in ("n_take", "seed", "organism", "part") if c in plan]
-    for name, table in (("plan", plan[columns]), ("genes", genes)):
+    # the same samples may lie elsewhere on another machine
+    for name, table in (("plan", plan.drop(columns="file")), ("genes", genes)):
         asked[name] = hashlib.sha256(table.to_csv().encode()).hexdigest()
     if (path / "store.json").exists():
         begun = _settings(path)
         if other := [name for name in asked if asked[name] != begun.get(name)]:
-            raise ValueError(
-                f"{path} was begun with other {', '.join(other)}. Give the same, another path, or "
-                "remove it."
-            )
+            text = "Give the same, another path, or remove it."
+            raise ValueError(f"{path} was begun with other {', '.join(other)}. {text}")
     else:
         put(path / "plan.parquet", plan.to_parquet())
         put(path / "genes.csv", genes.to_csv().encode())
         ours = {"format": FORMAT, "splicedvae": version("splicedvae")}
-        put_json(path / "store.json", ours | asked)
+        sums = checksums(path, "plan.parquet") | checksums(path, "genes.csv")
+        put_json(path / "store.json", ours | asked | {"sha256": sums})
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -280,9 +286,11 @@ class Store:
         ValueError
             A file has changed, is gone or is new.
         """
+        for name, found in _settings(self.path)["sha256"].items():
+            if checksums(self.path, name) != {name: found}:
+                remedy = "remove store.json and run the same build again; the shards are kept"
+                raise ValueError(f"{name} of {self.path} is damaged: {remedy}.")
         for k, sums in enumerate(tqdm(self._sums, unit="shard")):
             if checksums(self.path / f"shards/{k:04d}") != sums:
-                raise ValueError(
-                    f"Shard {k} of {self.path} is damaged: remove shards/{k:04d}.json and run the "
-                    "build again."
-                )
+                remedy = f"remove shards/{k:04d}.json and run the build again"
+                raise ValueError(f"Shard {k} of {self.path} is damaged: {remedy}.")

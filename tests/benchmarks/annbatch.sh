@@ -14,7 +14,7 @@ if ! "$python" -c 'import annbatch, hypothesis, pytest, splicedvae, zarrs' 2>/de
     trap 'rm -rf "$venv"' EXIT
     "$python" -m venv "$venv"
     python=$venv/bin/python
-    "$python" -m pip install --quiet -c constraints.txt -e '.[atlas,test]' zarrs==0.2.3
+    "$python" -m pip install --quiet -c constraints.txt -e '.[atlas,test]'
 fi
 export OMP_NUM_THREADS=1
 "$python" -m pytest -q tests/test_atlas_loader.py

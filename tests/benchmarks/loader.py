@@ -3,14 +3,14 @@
 Prints one JSON line: cells per second; and the peak memory of a fresh process that streams a
 million cells, of a store of 100,000 in ten epochs, and of a store of a million in one. The cells
 are simulated, and building the larger store takes most of the time: ``--folder`` keeps both.
-``python tests/benchmarks/loader.py``
+``python tests/benchmarks/loader.py``, on Linux.
 """
 
 import argparse
 import json
 import os
 import platform
-import resource
+import re
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -82,7 +82,9 @@ def stream(path: Path, engine: str, sparsely: bool, epochs: int = 1) -> dict[str
             counts += float(batch["values" if sparsely else "X"][-1].sum())  # it is there
     assert cells == epochs * module.n_train and counts > 0
     seconds = time.perf_counter() - start
-    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+    # of this program alone: ru_maxrss begins with what the process that started it had
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    gib = int(peak[1]) / 2**20
     return {"rate": cells / seconds, "gib": gib} | atlas.minibatch_entropy(module)
 
 
