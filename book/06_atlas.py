@@ -255,7 +255,7 @@ roles = {"gene mean, elsewhere": "null", "gene mean, there": "null"}
 def panel(kind: str, ax: plt.Axes) -> None:
     """D² of each way to know the cells left out, a dot per group."""
     lab.plots.scores_over_seeds(known.loc[kind], "d2", ways, roles, ax=ax)
-    ax.set(xlabel="D² over the gene mean, elsewhere", title=f"{kind} left out")
+    ax.set(xlabel="D² over the gene mean", title=f"{kind} left out")
 
 
 def told(kind: str, a: str, b: str, score: str = "d2") -> str:
