@@ -86,7 +86,7 @@ chosen.tissues().head(8)
 metadata = lab.scale.metadata(35_263, n_cells=290_000_000)
 plans = {alpha: sv.atlas.sampling_plan(metadata, 10_000_000, alpha) for alpha in (1.0, 0.5, 0.0)}
 
-# %% tags=["hide-input"] alt="Share of the cells of 78 simulated tissues, on a logarithmic axis, from the largest to the smallest, under three weights; the steep line is flat with α = 0.5 by half, and level with α = 0."
+# %% mystnb={"image": {"alt": "Share of the cells of 78 simulated tissues, on a logarithmic axis, from the largest to the smallest: a steep line without weighting, a flatter one with α = 0.5, a level one with α = 0."}} tags=["hide-input"]
 shares = pd.DataFrame(
     {f"α = {a:g}": sv.atlas.balance(metadata, plan)["share_after"] for a, plan in plans.items()}
 )
@@ -170,7 +170,7 @@ mixed = pd.DataFrame(mixed).T
 ideal = mixed["ideal"].mean()
 mixed = pd.DataFrame({name: mixed.loc[name, "minibatches"] for name in stores})
 
-# %% tags=["hide-input"] alt="Mean entropy of tissues in a minibatch against the number of blocks read together, 1 to 32, with a dashed line for cells drawn at random: from shards of 4,096 cells the curve starts near the line, from shards of 256 cells it starts low and rises to it."
+# %% mystnb={"image": {"alt": "Mean entropy of tissues in a minibatch against the number of blocks read together, 1 to 32, with a dashed line for cells drawn at random: from shards of 4,096 cells the curve starts near the line, from shards of 256 cells it starts low and rises to it."}} tags=["hide-input"]
 ax = lab.plots.mixing(mixed, ideal)
 ax.set_title("simulated corpus")
 ax.legend(loc="lower right")
@@ -202,7 +202,7 @@ model = sv.SplicedVAE(registry=datamodule.registry)
 epochs = 3 if profile == "smoke" else 20
 model.train(epochs, datamodule=datamodule, enable_progress_bar=False)
 
-# %% tags=["hide-input"] alt="Negative ELBO and RMSE of the ratios over the epochs of a training that is streamed from the store, for training and validation datasets."
+# %% mystnb={"image": {"alt": "Negative ELBO and RMSE of the ratios over the epochs of a training that is streamed from the store, for training and validation datasets."}} tags=["hide-input"]
 fig, axes = plt.subplots(1, 2, figsize=(8.4, 3.4))
 lab.plots.history(model.history, "elbo", ax=axes[0])
 lab.plots.history(model.history, "ratio_rmse", ax=axes[1])
@@ -265,7 +265,7 @@ def told(kind: str, a: str, b: str, score: str = "d2") -> str:
     return f"{means}: {lab.experiment.told(table, a, b, score, 4)}"
 
 
-# %% tags=["hide-input"] alt="D² over the gene mean of other cell types, for real pancreas cells of types that training did not see: a dot per cell type for the gene mean and a ridge from elsewhere and from 300 new cells, and SplicedVAE from elsewhere, from 300 new cells, and fine-tuned."
+# %% mystnb={"image": {"alt": "D² over the gene mean of other cell types, for real pancreas cells of types that training did not see: a dot per cell type for the gene mean and a ridge from elsewhere and from 300 new cells, and SplicedVAE from elsewhere, from 300 new cells, and fine-tuned."}} tags=["hide-input"]
 fig, ax = plt.subplots(figsize=(6.8, 3.6))
 panel("cell type", ax)
 plt.show()
@@ -294,7 +294,7 @@ lab.profiles.finding(
 # the cells that are tested from the other half, all of one protocol. (The ridge and the gene means from
 # elsewhere learn from at most 10,000 cells, the model from all.)
 
-# %% tags=["hide-input"] alt="Three panels of D² over the gene mean from elsewhere, on a simulated corpus: a dataset, a tissue and an organism left out. A dot per group for means, ridge and SplicedVAE from elsewhere, from 300 new cells, and fine-tuned."
+# %% mystnb={"image": {"alt": "Three panels of D² over the gene mean from elsewhere, on a simulated corpus: a dataset, a tissue and an organism left out. A dot per group for means, ridge and SplicedVAE from elsewhere, from 300 new cells, and fine-tuned."}} tags=["hide-input"]
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.4), sharey=True)
 for ax, kind in zip(axes, ("dataset", "tissue", "organism"), strict=True):
     panel(kind, ax)
@@ -331,7 +331,7 @@ largest = int(sizes["cells"].max())
 ask = [*sizes["cells"].astype(int), 10_000_000]
 model_of_cost = lab.scale.cost_model(sizes, ask)
 
-# %% tags=["hide-input"] alt="Seconds to build a store, to stream it and to train one epoch against the number of cells, on logarithmic axes: measured runs of three sizes, and a line through the two smaller that goes on to ten million cells."
+# %% mystnb={"image": {"alt": "Seconds to build a store, to stream it and to train one epoch against the number of cells, on logarithmic axes: measured runs of three sizes, and a line through the two smaller that goes on to ten million cells."}} tags=["hide-input"]
 fig, axes = plt.subplots(1, 3, figsize=(9, 3), sharey=True)
 for ax, step in zip(axes, lab.scale.STEPS, strict=True):
     lab.plots.extrapolation(sizes[f"{step}_s"], model_of_cost[f"{step}_s"], len(sizes) - 1, ax=ax)

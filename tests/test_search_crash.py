@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -221,7 +222,9 @@ def test_command_is_interrupted_and_goes_on(sign, n_workers, url, start, tmp_pat
         os.kill(pid, signal.SIGCONT)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 1 and "the same command goes on" in output, output
-    assert "Traceback" not in output, output
+    # Python itself reports a signal that falls into a callback of its garbage collection
+    ignored = re.sub(r"Exception ignored in:.*?\n *KeyboardInterrupt: *\n", "", output, flags=re.S)
+    assert "Traceback" not in ignored, output
     wait_for(lambda: not group_lives(process), "the processes to end", seconds=5)
     interrupted = numbers(url, "FAIL")
     assert interrupted and not numbers(url, "RUNNING")
