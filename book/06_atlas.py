@@ -322,7 +322,8 @@ lab.profiles.finding(
 # book, fewer in the profile `standard`), each in a process of its own, on the machine that
 # built this page. A straight line through the two smaller sizes predicts the largest, which it has not
 # seen; where it is right, it may be asked about ten million. Memory should not grow with the corpus:
-# that is what the blocks are for.
+# that is what the blocks are for. Each size takes whole samples, as few as hold its cells, since a
+# build takes as long as the files that it reads; a plan that takes little of each takes longer.
 
 # %% tags=["remove-stderr"]
 sizes = lab.experiment.run(lab.scale, real, profile, results)[0]["rows"]
