@@ -84,19 +84,18 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
 def _cell_types(adata: AnnData, profile: str, seed: int, name: str):
     """Yield each large cluster of the pancreas and the scores of its cells."""
     epochs, tuned = PROFILES[profile].max_epochs, SETTINGS[profile]["tuned"]
-    clusters = adata.obs["clusters"].to_numpy()
+    clusters, parts = adata.obs["clusters"].to_numpy(), data.split(adata, seed=seed)
     for group in adata.obs["clusters"].value_counts().index[: SETTINGS[profile]["groups"]]:
         there = clusters == group
-        train, val, _ = data.split(adata, seed=seed)
-        train, val = train[~there[train]], val[~there[val]]
+        train, val = (part[~there[part]] for part in parts[:2])
         own = data.prepare(adata, n_top_genes=PROFILES[profile].n_top_genes, fit_on=train)
         new = np.random.default_rng(seed).permutation(np.flatnonzero(there))
-        parts = train, val, *np.split(new, [min(tuned, len(new) // 2)])
+        new, test = np.split(new, [min(tuned, len(new) // 2)])
         scvi.settings.seed = seed
         SplicedVAE.setup_anndata(own)
         model = SplicedVAE(own)
         model.train(epochs, split=(train, val), enable_progress_bar=False)
-        yield group, compare(own, model, parts, seed)
+        yield group, compare(own, model, (train, val, new, test), seed)
 
 
 def compare(

@@ -70,11 +70,11 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
         written = {"copies": copies, "flawed": False, "seed": seed}
         corpus.corpus(root / "corpus", own, setting["genes"], **written)
         samples = atlas.Catalogue.read(root / "corpus", ORGANISM).select(min_cells=0).samples
+        samples = samples.sample(frac=1, random_state=seed)
+        before = samples["n_cells"].cumsum() - samples["n_cells"]
         for size in setting["sizes"]:
             # as many samples as hold the cells: a build takes as long as the files that it reads
-            mixed = samples.sample(frac=1, random_state=seed)
-            before = mixed["n_cells"].cumsum() - mixed["n_cells"]
-            plan = atlas.sampling_plan(mixed[before < size], size, seed=seed)
+            plan = atlas.sampling_plan(samples[before < size], size, seed=seed)
             store = root / f"{size}"
             # a process of its own, so that the peak of memory is this size's
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:

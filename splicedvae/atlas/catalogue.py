@@ -22,6 +22,7 @@ import pyarrow.dataset as ds
 from fsspec.implementations.local import LocalFileSystem
 from tqdm.auto import tqdm
 
+from .readers import located
 from .tissues import map_tissues, tissue_mapping
 
 logger = logging.getLogger(__name__)
@@ -40,11 +41,6 @@ CELL_COLUMNS = {
     "cell_type": ("cell_type",),
 }
 TECHS = ("3_prime_gex", "5_prime_gex")  # what the paper takes: 10x, 3' or 5'
-
-
-def _open(root: str, project: str | None) -> tuple[fsspec.AbstractFileSystem, str]:
-    options = {"requester_pays": project} if project else {}
-    return fsspec.core.url_to_fs(root, **options)
 
 
 def _listed(names: str | Iterable[str]) -> list[str]:
@@ -152,7 +148,7 @@ class Catalogue:
         ImportError
             The address needs a package, which the message names.
         """
-        fs, base = _open(str(root), project)
+        fs, base = located(str(root), project)
         paths = fs.glob(f"{glob.escape(base)}/metadata/{feature}/*/sample_metadata.parquet")
         there = {path.split("/")[-2].replace("_", " "): path for path in paths}
         if not there:
@@ -249,7 +245,7 @@ class Catalogue:
 
     def _cells(self, organism: str, asked: Iterable[str]) -> tuple[ds.Dataset, dict[str, str]]:
         """Open the metadata of cells of an organism; the columns there, by their names here."""
-        fs, base = _open(self.root, self.project)
+        fs, base = located(self.root, self.project)
         folder = organism.replace(" ", "_")
         path = f"{base}/metadata/{self.feature}/{folder}/obs_metadata.parquet"
         # accessions as codes and few strings: a string for each of 10⁸ cells would take the time

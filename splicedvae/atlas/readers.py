@@ -41,6 +41,28 @@ class Sample:
     layers: list[Any]
 
 
+def located(address: str, project: str | None) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Find the file system of an address.
+
+    Parameters
+    ----------
+    address
+        A path, or what fsspec knows.
+    project
+        Who pays for what is fetched from a bucket whose readers pay.
+
+    Returns
+    -------
+    The file system, and the path in it.
+
+    Raises
+    ------
+    ImportError
+        It needs a package that is not installed, such as gcsfs for ``gs://``.
+    """
+    return fsspec.core.url_to_fs(address, **({"requester_pays": project} if project else {}))
+
+
 @contextmanager
 def opened(file: str, project: str | None = None) -> Iterator[Sample]:
     """Open one sample; a remote file is fetched whole, and removed when it is closed.
@@ -70,8 +92,7 @@ def opened(file: str, project: str | None = None) -> Iterator[Sample]:
         The address needs a package that is not installed, such as gcsfs for ``gs://``.
     """
     if "://" in file:
-        options = {"requester_pays": project} if project else {}
-        system, remote = fsspec.core.url_to_fs(file, **options)
+        system, remote = located(file, project)
         with tempfile.TemporaryDirectory() as folder:
             try:
                 system.get_file(remote, here := f"{folder}/sample.h5ad")
