@@ -51,7 +51,7 @@ def run(profile: str, out: Path) -> None:
         ``"smoke"``, ``"standard"`` or ``"full"``.
     out
         Folder of the results. There, ``<stage>-<profile>.csv`` has a line per model or field and
-        seed, and ``scorecard.json`` the paper's claims.
+        seed, ``scorecard.json`` the paper's claims, and ``headline.md`` what the first page shows.
     """
     lab.profiles.quiet()
     adata = lab.profiles.load(profile)
@@ -73,5 +73,6 @@ def run(profile: str, out: Path) -> None:
 
     card = lab.scorecard.scorecard(adata, profile, out, tables["fits"], tables["fields"])
     (out / "scorecard.json").write_text(json.dumps(card, indent=1, ensure_ascii=False))
+    (out / "headline.md").write_text(card["headline"] + "\n")
     claims = pd.DataFrame(card["claims"]).set_index("claim")
     print(f"\nscorecard\n{claims[['paper', 'verdict']].to_string()}")

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 import splicedvae as sv
-from splicedvae_book import experiment, fits, profiles, scorecard
+from splicedvae_book import experiment, fits, headline, profiles, scorecard
 
 
 def test_bound_of_the_papers_pair():
@@ -106,3 +107,37 @@ def test_targets_are_what_their_names_say(tmp_path, monkeypatch):
                 assert frame.loc[target, score + ending] == pytest.approx(expected, abs=1e-5)
     assert (frame.loc["observed, less the gene mean", "r_gene_mean"]) == 0
     assert frame["possible"].eq(frame["sd"] <= scorecard.SD_BOUND).all()
+
+
+def test_headline_shows_each_score_in_its_column_and_counts_the_verdicts():
+    index = pd.MultiIndex.from_product(
+        [("GeneMean", "RidgeBinomial", "SplicedVAE", "ceiling, bootstrap"), range(3)]
+    )
+    centre = np.repeat([0.0, 0.02, 0.03, 0.1], 3) + np.tile([-0.001, 0.0, 0.001], 4)
+    fitted = pd.DataFrame({"d2": centre, "within_gene_r": 2 * centre}, index=index)
+    other = ("GeneMean", "NearestNeighbours", "SplicedVAE")
+    fields = pd.DataFrame(
+        {"cosine": np.repeat([0.1, 0.2, 0.3, 0.4], 3)},
+        index=pd.MultiIndex.from_product(
+            [[*(f"{name}, other half" for name in other), "half versus half"], range(3)]
+        ),
+    )
+    verdicts = [
+        scorecard.HOLDS,
+        scorecard.SURPASSED,
+        scorecard.FAILS,
+        scorecard.UNDEFINED,
+        "holds only against: random vectors",
+        "higher than the paper's, but above no more than: the gene mean",
+    ]
+    facts = {"profile": "standard", "simulated": True, "data": "simulated pancreas"}
+    text = headline.headline(fitted, fields, verdicts, facts)
+    assert "6 claims. Here 2 hold, 2 hold in part, 1 do not, and 1 cannot be reproduced" in text
+    assert "**simulated cells**" in text
+    (d2,) = [line for line in text.splitlines() if "D²" in line]
+    half = 0.001 * t.ppf(0.975, 2) / np.sqrt(3)
+    ours = f"**0.030 [{0.03 - half:.3f}, {0.03 + half:.3f}]**"
+    assert [c.strip() for c in d2.split("|")[2:-1]] == ["0.000", "0.020", ours, "0.100 (ceiling)"]
+    assert "0.400" in text and "0.100 | 0.200 | **0.300" in text
+    smoke = headline.headline(fitted, fields, verdicts, facts | {"profile": "smoke"})
+    assert "Not measured" in smoke and "0.0" not in smoke

@@ -231,3 +231,25 @@ def told(scores: pd.DataFrame, a: str, b: str, score: str, digits: int = 3) -> s
     centre, low, high = difference(scores, a, b, score)
     interval = f"[{low:+.{digits}f}, {high:+.{digits}f}]" if np.isfinite(low) else "(one seed)"
     return f"{centre:+.{digits}f} {interval}"
+
+
+def measured(values: pd.Series, form: str = "{:.3f}") -> dict:
+    """A score's mean over seeds with its 95 % interval.
+
+    Parameters
+    ----------
+    values
+        One for each seed.
+    form
+        How the text shows a number.
+
+    Returns
+    -------
+    ``mean``, ``low``, ``high`` (NaN if there is one seed), ``n_seeds`` and ``text``.
+    """
+    centre, low, high = float(values.mean()), np.nan, np.nan
+    text = form.format(centre)
+    if len(values) > 1:
+        _, low, high = metrics.paired_interval(values.to_numpy(), np.zeros(len(values)))
+        text += f" [{form.format(low)}, {form.format(high)}]"
+    return {"mean": centre, "low": low, "high": high, "n_seeds": len(values), "text": text}

@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from splicedvae import metrics, velocity
+from splicedvae import velocity
 
 from . import fits
-from .experiment import difference
+from .experiment import difference, measured
 from .fields import OTHER_HALF
+from .headline import headline
 from .profiles import PROFILES, prepared, provenance
 
 PAPER_RMSE, PAPER_R = 0.1271, 0.67
@@ -134,14 +135,6 @@ def claims(
 
     def mean(scores: pd.DataFrame, model: str, score: str, form: str = "{:.3f}") -> str:
         return form.format(scores.loc[model, score].mean())
-
-    def measured(values: pd.Series, form: str = "{:.3f}") -> dict:
-        centre, low, high = float(values.mean()), np.nan, np.nan
-        text = form.format(centre)
-        if len(values) > 1:
-            _, low, high = metrics.paired_interval(values.to_numpy(), np.zeros(len(values)))
-            text += f" [{form.format(low)}, {form.format(high)}]"
-        return {"mean": centre, "low": low, "high": high, "n_seeds": len(values), "text": text}
 
     def above(scores: pd.DataFrame, b: str, score: str, sign: int = 1) -> bool:
         _, low, high = difference(scores, ours, b, score)
@@ -318,13 +311,17 @@ def scorecard(
 
     Returns
     -------
-    JSON-ready: ``provenance``, ``claims``, and ``targets`` of the first seed.
+    JSON-ready: ``provenance``, ``claims``, ``headline`` (Markdown), and ``targets`` of the first
+    seed.
     """
     seed = PROFILES[profile].seeds[0]
     frame = targets(adata, profile, seed, results)
     kept = prepared(adata, profile, seed)[0].n_vars
+    facts, lines = provenance(adata, profile), claims(fitted, fields, frame, kept, adata.n_vars)
+    verdicts = [line["verdict"] for line in lines]
     return {
-        "provenance": provenance(adata, profile),
-        "claims": claims(fitted, fields, frame, kept, adata.n_vars),
+        "provenance": facts,
+        "claims": lines,
+        "headline": headline(fitted, fields, verdicts, facts),
         "targets": frame.reset_index(names="target").to_dict("records"),
     }
