@@ -31,9 +31,17 @@ lab.profiles.banner(adata, profile)
 # ## The life of a message
 #
 # A gene is transcribed at some rate $\alpha$. Each new molecule carries introns, is spliced at a
-# rate $\beta$ per molecule, and is degraded at a rate $\gamma$ per molecule:
+# rate $\beta$ per molecule, and is degraded at a rate $\gamma$ per molecule: these are its
+# {term}`kinetic rates`. With $u$ molecules that are still {term}`unspliced <unspliced count>` and
+# $s$ that are {term}`spliced <spliced count>`,
 #
-# $$ \frac{du}{dt} = \alpha - \beta u, \qquad \frac{ds}{dt} = \beta u - \gamma s. $$
+# $$ \frac{du}{dt} = \alpha - \beta u, \qquad \frac{ds}{dt} = \beta u - \gamma s. $$ (eq-kinetics)
+#
+# :::{margin} Biology
+# **Transcript, exon, intron.** A cell copies a gene's DNA into RNA, the *transcript*. Some
+# stretches of the copy, the *introns*, are cut out within minutes; the others, the *exons*, are
+# joined and carry the message. The cutting and joining is *splicing*.
+# :::
 
 # %% mystnb={"image": {"alt": "Diagram from left to right: a gene is transcribed at rate alpha into an unspliced molecule, two exons with an intron between them; splicing at rate beta u turns it into a spliced molecule of two joined exons; degradation at rate gamma s removes it."}, "figure": {"caption": "Every spliced molecule was unspliced before, so the unspliced count runs ahead of the spliced one.", "name": "fig-life"}} tags=["hide-input"]
 ax = lab.plots.splicing_diagram()
@@ -44,14 +52,21 @@ ax = lab.plots.splicing_diagram()
 # property of the *gene*. It becomes a property of the *cell* only while the gene changes. Just
 # after it is switched on, $u$ has risen and $s$ has not, and $p$ is lower than at rest; just after
 # it is switched off, $p$ is higher. This departure is what {term}`RNA velocity` reads
-# {cite:p}`LaManno2018`.
+# {cite:p}`LaManno2018`, the subject of {doc}`chapter 5 <05_velocity>`.
 #
 # ## What was counted
 #
 # A sequencer tells the forms apart by where its reads fall: in an intron, or not. Our cells come
 # from the developing pancreas of the mouse at embryonic day 15.5 {cite:p}`Bastidas-Ponce2019`,
-# unless the banner above calls them simulated. Here are a few cells and four genes of which both
-# forms are common.
+# unless the banner above, which states their {term}`provenance`, calls them simulated. Here are a
+# few cells and four genes of which both forms are common.
+#
+# :::{margin} Biology
+# **Cells at day 15.5.** In a mouse embryo of this age the pancreas makes its hormone cells.
+# *Ductal* cells become endocrine progenitors (*EP*), in which the gene *Ngn3* is first low, then
+# high; these become *pre-endocrine* cells and end as *alpha*, *beta*, *delta* or *epsilon* cells,
+# each with a hormone of its own. Beta cells make insulin.
+# :::
 
 # %%
 spliced, unspliced = (adata.layers[name] for name in ("spliced", "unspliced"))
@@ -64,10 +79,18 @@ few = {
 pd.concat(few, axis=1).set_axis(adata.obs["clusters"][:4].astype(str), axis=0)
 
 # %% [markdown]
+# The sum of the two, $n = s + u$, is the {term}`total count`, and all that most data sets report.
+#
 # Two steps come before any analysis, in this order. First the cells are divided into
 # {term}`train, val and test`, each with its share of every cell type. Then genes are chosen, on the
 # training cells alone: a gene stays if the cells in which *both* forms were seen hold at least 20
 # counts of it. A gene chosen because it looks good on test cells would flatter every later score.
+#
+# :::{margin} Machine learning
+# **Held-out cells.** A model with many weights can learn its cells by heart and fail on others;
+# this is {term}`overfitting`. So a model is fitted on training cells, its settings are chosen on
+# validation cells, and what it is worth is read on test cells, once.
+# :::
 
 # %%
 train, val, test = sv.data.split(adata, sizes=(0.6, 0.1, 0.3), seed=0)
@@ -129,8 +152,8 @@ lab.profiles.finding(
 # :::{exercise} How many molecules make a ratio?
 # :label: ex-molecules
 # With equation {eq}`eq-binomial`, what is the standard deviation of $r$ at $n = 1$ and $p = 0.8$?
-# How many molecules bring it below 0.05, and in what share of the observed entries do we have that
-# many?
+# How many molecules bring it below 0.05, and in what share of the observed {term}`entries <entry>`
+# do we have that many?
 # :::
 #
 # :::{solution} ex-molecules
@@ -189,13 +212,16 @@ lab.profiles.finding(
 
 # %% [markdown]
 # So a table with one number per gene, which knows nothing about cells, is already a strong
-# predictor. It is the {term}`baseline` that every later score must stand beside.
+# predictor. It is the {term}`baseline` that every later score must stand beside. From here on,
+# $\hat p$ is what a predictor says, $p$ the truth that it is after, and $r$ what was seen of it.
 #
 # ## What would a good score be?
 #
-# The paper reports a root mean squared error (RMSE) of 0.1271 and a Pearson correlation of
-# $r = 0.67$ on held-out cells {cite:p}`SplicedVAE2026`. Neither means much until we know the
-# target. There are at least four ways to write down "the true ratio" of an {term}`entry`:
+# The paper reports a root mean squared error ({term}`RMSE`) of 0.1271 and a Pearson correlation of
+# $r = 0.67$ on held-out cells {cite:p}`SplicedVAE2026`. (By custom a correlation is called $r$ too.
+# In this book it then has a name, *Pearson r*, {term}`pooled r` or *within-gene r*, or stands
+# beside an RMSE; the $r$ of an entry is its ratio.) Neither figure means much until we know the
+# target. There are at least four ways to write down "the true ratio" of an entry:
 #
 # *Observed* is $s/n$ wherever $n > 0$. *Min counts 5* is the same where $n \ge 5$, which drops the
 # worst of the noise and with it most entries. *Smoothed* replaces the counts by {term}`moments`,
@@ -234,8 +260,8 @@ scores.round(3).astype({"entries": int})
 # %% [markdown]
 # The same table of gene means, which has learnt nothing about any cell, scores very differently
 # depending on what we call the truth. And there is more to be had from the paper's pair of numbers.
-# Among all predictions that correlate with the target at $r$, the best are those on the regression
-# line, and they leave a share $1 - r^2$ of the variance:
+# Among all predictions whose Pearson correlation with the target is $r$, the best are those on the
+# regression line, and they leave a share $1 - r^2$ of the variance:
 #
 # $$ \mathrm{RMSE} \;\ge\; \mathrm{SD}\,\sqrt{1 - r^2} . $$ (eq-bound)
 #
@@ -277,7 +303,8 @@ lab.profiles.finding(
 # print(f"highly spliced genes: {r[test][high].std():.3f}; centred: {centred.std():.3f}")
 # ```
 # Both narrow the target by taking away what the gene mean knows. On such a target a correlation of
-# 0.67 would be a different claim, and a much stronger one.
+# 0.67 would be a different claim, and a much stronger one. ({doc}`chapter 7 <07_scorecard>` tries
+# more targets.)
 # :::
 #
 # ## How well could anyone do?
@@ -297,6 +324,12 @@ lab.profiles.finding(
 # fits a {term}`beta-binomial` to each gene, draws a $p$ and then an $s$ for each entry, and lets
 # that $p$ predict that $s$. Do they find the right answer? Only where we know it can we tell, so we
 # make counts from a known $p$ at four depths and score $p$ itself.
+#
+# :::{margin} Machine learning
+# **Irreducible error.** Even who knows the law of a coin cannot foretell its next toss. What is left
+# when the law is known, no model removes: a score well beyond the ceiling means a leak, not a better
+# model.
+# :::
 
 
 # %%
@@ -323,7 +356,9 @@ for depth, n_obs in ((0.15, 12_000), (0.5, 3000), (1, 1500), (3, 1500)):
 recovered = pd.DataFrame(recovered).T
 
 # %% mystnb={"image": {"alt": "Correlation within genes against the mean number of molecules per entry, at depths 0.15, 0.5, 1 and 3, in simulated counts. The score of the known true p stays well below 1 at all of them; crosses and triangles, the estimates by thinning and by bootstrap, lie on or close to it."}, "figure": {"caption": "On simulated counts with a known p, both estimates come close to what the true p reaches, and that is far below 1.", "name": "fig-ceiling"}}
-ax = recovered.plot(style=["o-", "x", "^"], ms=9, fillstyle="none", mew=2, logx=True, ylim=(0, 1))
+colours = [lab.plots.ROLES["truth"], lab.plots.ROLES["ceiling"], lab.plots.BLUE]
+style = {"style": ["o-", "x", "^"], "color": colours, "ms": 9, "fillstyle": "none", "mew": 2}
+ax = recovered.plot(**style, logx=True, ylim=(0, 1))
 ax.set(xlabel="mean molecules per entry", ylabel="within-gene r, $n \\geq 2$")
 ax.set_xticks(recovered.index, [f"{depth:g}" for depth in recovered.index])
 ax.minorticks_off()
@@ -338,9 +373,16 @@ lab.profiles.finding(
 )
 
 # %% [markdown]
-# Now the cells at hand. {term}`D²` is the share of binomial deviance explained over the gene mean;
-# {term}`within-gene r` is the correlation over the cells of one gene, averaged over a list of genes
-# that is fixed before any model runs. The gene mean has 0 in both by definition.
+# Now the cells at hand, and two scores that the rest of the book rests on. {term}`D²` asks how much
+# of the binomial {term}`deviance`, which is twice the log-likelihood that a prediction falls short
+# of $\hat p = r$, goes away when the gene mean $m$ is replaced by $\hat p$:
+#
+# $$ D^2 = 1 - \frac{\sum d(s, n, \hat p)}{\sum d(s, n, m)}, \qquad
+#    d(s, n, \hat p) = 2 \log \frac{p(s \mid n, r)}{p(s \mid n, \hat p)} . $$ (eq-d2)
+#
+# {term}`Within-gene r <within-gene r>` is the correlation of $\hat p$ with $r$ over the cells of
+# one gene, averaged over a list of genes that is fixed before any model runs. The gene mean has 0
+# in both by definition.
 
 # %%
 listed = sv.metrics.within_gene_list(n[train], n[test])
@@ -385,7 +427,7 @@ lab.profiles.finding(
 # ## What is real, and what is simulated?
 #
 # Where the real cells cannot be had, a simulated pancreas takes their place: the same eight cell
-# types, with the equations at the top of this page as the law of every gene. How like the real
+# types, with equation {eq}`eq-kinetics` as the law of every gene. How like the real
 # thing is it? We compare the cells at hand with a simulation in depth, in sparsity, in the
 # unspliced share and in {term}`overdispersion`, both of the totals (the excess over Poisson
 # variance, relative to the squared mean) and of the ratios ($\varphi$ above).
@@ -425,8 +467,8 @@ lab.profiles.finding(
 
 # %% [markdown]
 # Agreement in such figures makes the simulation a fair place to test methods whose answer must be
-# known, as we did with the ceiling. It does not make it evidence about the pancreas. No biological
-# claim in this book rests on simulated cells.
+# known, as we did with the ceiling ({numref}`fig-ceiling`). It does not make it evidence about the
+# pancreas. No biological claim in this book rests on simulated cells.
 #
 # ## What we found
 #
@@ -438,4 +480,4 @@ lab.profiles.finding(
 # can be seen. A model deserves credit for exactly this part: for D² above 0, and within-gene r
 # above 0.
 #
-# Can a network that sees only the totals find it? We build one next: {doc}`02_architecture`.
+# Can a network that sees only the totals find it? First it has to be built: {doc}`02_architecture`

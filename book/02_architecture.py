@@ -1,11 +1,12 @@
 # %% [markdown]
 # # What would have to be added to scVI so that it says how much is spliced?
 #
-# scVI {cite:p}`Lopez2018` reads the counts of a cell, squeezes them into a short vector, and from
-# that vector predicts the counts again. In doing so it learns what kind of cell it is looking at.
-# The splicing ratio of a gene depends on the kind of cell too, if only a little ({doc}`01_data`).
-# So the vector may already hold the answer, and what is missing is somebody who asks. What exactly
-# has to be added, how is it trained, and how loudly must it ask to be heard?
+# scVI {cite:p}`Lopez2018` is a {term}`variational autoencoder`: it reads the counts of a cell,
+# squeezes them into a short vector, and from that vector predicts the counts again. In doing so it
+# learns what kind of cell it is looking at. The {term}`splicing ratio` of a gene depends on the
+# kind of cell too, if only a little ({numref}`fig-ratios` in {doc}`chapter 1 <01_data>`). So the
+# vector may already hold the answer, and what is missing is somebody who asks. What exactly has to
+# be added, how is it trained, and how loudly must it ask to be heard?
 
 # %% tags=["parameters"]
 profile = "standard"  # type: str (smoke, standard or full)
@@ -42,30 +43,38 @@ model = sv.SplicedVAE(adata)
 # %% [markdown]
 # ## The model in one picture
 
-# %% mystnb={"image": {"alt": "Diagram. Counts x of shape B by G enter an encoder, which gives a latent z of shape B by L; a decoder turns z into means of negative binomial counts, B by G. A new branch in orange leads from z to a splicing head and from there to ratios p, B by G, with s given n binomial. A dashed line carries each gene's own total from the counts to the head."}, "figure": {"caption": "The upper row is scVI. The orange branch is all that SplicedVAE adds. B cells in a minibatch, G genes, L latent dimensions, H hidden units.", "name": "fig-architecture"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Diagram. Counts x of shape B by G enter an encoder, which gives a latent z of shape B by L; a decoder turns z into means of negative binomial counts, B by G. A new branch in orange leads from z to a splicing head and from there to predicted ratios, p with a hat, B by G, with s given n binomial. A dashed line carries each gene's own total from the counts to the head."}, "figure": {"caption": "The upper row is scVI. The orange branch is all that SplicedVAE adds. B cells in a minibatch, G genes, L latent dimensions, H hidden units.", "name": "fig-architecture"}} tags=["hide-input"]
 ax = lab.plots.architecture()
 
 # %% [markdown]
 # Read from left to right, this is a recipe for computing. Read from $z$ outwards, it is a story of
 # how the data came about. A cell has a state $z$, the {term}`latent`. The state fixes which share
-# $\rho_g$ of its RNA belongs to gene $g$, and, this is new, which share $p_g$ of that gene's RNA is
-# spliced. With the {term}`library size` $\ell$, the counts are then drawn:
+# $\rho_g$ of its RNA belongs to gene $g$, and, this is new, which share $\hat p_g$ of that gene's
+# RNA is spliced (with a hat, since it is the model's word for the true $p$). With the
+# {term}`library size` $\ell$, the counts $x = n$ and, among them, the spliced ones $s$ are then
+# drawn:
 #
 # $$
 # \begin{aligned}
 # z &\sim \mathcal N(0, I_L), \\
 # x_g \mid z &\sim \mathrm{NB}\big(\text{mean } \ell \rho_g(z),\ \theta_g\big),
 #   & \rho(z) &= \mathrm{softmax}\,f(z), \\
-# s_g \mid n_g, z &\sim \mathrm{Binomial}\big(n_g,\ p_g(z)\big),
-#   & p_g(z) &= \mathrm{sigmoid}\,h_g(z).
+# s_g \mid n_g, z &\sim \mathrm{Binomial}\big(n_g,\ \hat p_g(z)\big),
+#   & \hat p_g(z) &= \mathrm{sigmoid}\,h_g(z).
 # \end{aligned}
 # $$ (eq-model)
+#
+# :::{margin} Machine learning
+# **Latent, encoder, decoder.** A cell's thousands of counts vary together, along a few lines: its
+# type, its stage. The *encoder* writes a cell down in as few numbers, its *latent*, and the
+# *decoder* reads the counts from them again. Nobody tells either what the numbers should mean.
+# :::
 #
 # $f$ is the decoder and $h$ the {term}`head`. (Given $n$, the head may look at the total too, as
 # the dashed line does: $s$ is drawn after it.) The {term}`negative binomial` has one $\theta_g$ per
 # gene for {term}`overdispersion`. Nobody knows a cell's $z$, so the encoder learns to guess it: it
-# gives a normal distribution $q(z \mid x)$ with a mean and a standard deviation per dimension.
-# Guess and story are fitted together by making the {term}`ELBO` large,
+# gives a normal distribution $q(z \mid x)$ with a mean and a standard deviation per dimension
+# {cite:p}`Kingma2014`. Guess and story are fitted together by making the {term}`ELBO` large,
 #
 # $$ \mathrm{ELBO}(x) = \mathrm{E}_{q(z \mid x)}\Big[\sum_g \log p(x_g \mid z)\Big]
 #    - \mathrm{KL}\big(q(z \mid x) \,\|\, \mathcal N(0, I)\big) . $$ (eq-elbo)
@@ -73,7 +82,14 @@ ax = lab.plots.architecture()
 # The first term asks for a good reconstruction; the second, the {term}`KL divergence`, is the price
 # of saying something particular about a cell. Both are in nats, and both are *sums*: over genes,
 # and over latent dimensions. Keep that in mind, since it decides what happens below. Let one
-# minibatch go through the network and look at its shapes.
+# {term}`minibatch` go through the network and look at its shapes.
+#
+# :::{margin} Machine learning
+# **Prior and KL.** Before it has seen a cell, the model holds that $z$ is standard normal: this is
+# its {term}`prior`. The *KL divergence* is how far what it says after seeing the cell is from
+# there. Without that price, every cell would get a corner of its own, and cells alike would not end
+# up side by side.
+# :::
 
 # %%
 loader = AnnDataLoader(model.adata_manager, indices=train, batch_size=128)
@@ -86,15 +102,15 @@ steps = {
     "mean of q(z|x)": inference["qz"].loc,
     "z, drawn from it": inference["z"],
     "means ℓρ": generative["px"].mean,
-    "logit p": logit,
+    "logit p̂": logit,
 }
 pd.DataFrame({"shape": {name: tuple(tensor.shape) for name, tensor in steps.items()}})
 
 # %% [markdown]
 # ## The head
 #
-# A head turns $z$ into one number per gene, on the logit scale, where any number is allowed. This
-# is all of its arithmetic, as the package has it.
+# A head turns $z$ into one number per gene, $h_g(z)$, on the {term}`logit` scale, where any number
+# is allowed. This is all of its arithmetic, as the package has it.
 
 
 # %% tags=["hide-input"]
@@ -166,20 +182,21 @@ print(torch.allclose(torch.softmax(torch.stack([a, b]), dim=0)[0], torch.sigmoid
 # %% [markdown]
 # ## What counts as wrong?
 #
-# A prediction $p$ meets an {term}`entry` with $s$ spliced molecules of $n$, that is with $r = s/n$.
-# How wrong is it? Three answers to begin with, in the logit $l$ that the head puts out,
-# $p = \mathrm{sigmoid}(l)$:
+# A prediction $\hat p$ meets an {term}`entry` with $s$ spliced molecules of $n$, that is with $r =
+# s/n$. How wrong is it? Three answers to begin with, the first in the logit $\eta = h_g(z)$ that
+# the head puts out, with $\hat p = \mathrm{sigmoid}(\eta)$:
 #
 # $$
 # \begin{aligned}
-# \text{binomial:} \quad & -\log p(s \mid n, p) = n \log(1 + e^{l}) - s\,l + \text{const}, \\
-# \text{squared error (MSE):} \quad & (p - r)^2, \\
-# \text{absolute error (L1):} \quad & |p - r|.
+# \text{binomial:} \quad & -\log p(s \mid n, \hat p)
+#   = n \log(1 + e^{\eta}) - s\,\eta + \text{const}, \\
+# \text{squared error (MSE):} \quad & (\hat p - r)^2, \\
+# \text{absolute error (L1):} \quad & |\hat p - r|.
 # \end{aligned}
 # $$ (eq-losses)
 #
 # The package knows two more: the {term}`beta-binomial`, and the squared error with genes weighted
-# by their total counts. Unfold the source to see all five.
+# by their {term}`total counts <total count>`. Unfold the source to see all five.
 
 # %% tags=["hide-output"]
 show(ratio_loss)
@@ -188,7 +205,7 @@ show(ratio_loss)
 # One entry shows the shapes of the curves. Many entries show what they aim at, so the second panel
 # averages each loss over simulated entries with a single molecule and a true ratio of 0.7.
 
-# %% mystnb={"image": {"alt": "Two panels of loss against predicted ratio p, for binomial, squared and absolute error. Left, one entry with 3 of 4 molecules spliced: all three have their minimum at 0.75, and the binomial rises steeply towards 0 and 1. Right, the mean over entries with one molecule and true ratio 0.7: binomial and squared error have their minimum near 0.7, the absolute error falls all the way to p = 1."}, "figure": {"caption": "Binomial and squared error aim at the true ratio. The absolute error aims at the median, which for single molecules is 0 or 1.", "name": "fig-losses"}}
+# %% mystnb={"image": {"alt": "Two panels of loss against the predicted ratio, for binomial, squared and absolute error. Left, one entry with 3 of 4 molecules spliced: all three have their minimum at 0.75, and the binomial rises steeply towards 0 and 1. Right, the mean over entries with one molecule and true ratio 0.7: binomial and squared error have their minimum near 0.7, the absolute error falls all the way to a prediction of 1."}, "figure": {"caption": "Binomial and squared error aim at the true ratio. The absolute error aims at the median, which for single molecules is 0 or 1.", "name": "fig-losses"}}
 grid = torch.linspace(0.01, 0.99, 99)[:, None]  # (99, 1), predicted ratios
 few = torch.tensor([[3.0]]), torch.tensor([[1.0]])  # s and u of one entry
 once = (torch.rand(1, 5000) < 0.7).float()  # (1, 5000), s of entries with n = 1
@@ -204,18 +221,18 @@ for ax, (title, (s, u)) in zip(axes, cases.items(), strict=True):
     table = pd.DataFrame(losses, index=grid[:, 0].numpy())
     above = table - table.min()
     above.plot(ax=ax, style=["-", "--", "-."], lw=2, title=title, ylim=(0, 1.5))
-    ax.set(xlabel="predicted ratio $p$", ylabel="loss above its minimum")
+    ax.set(xlabel=r"predicted ratio, $\hat p$", ylabel="loss above its minimum")
     lowest[title] = table.idxmin()
 
 # %%
-pd.DataFrame(lowest).T.rename_axis("p with the lowest loss", axis=1).round(2)
+pd.DataFrame(lowest).T.rename_axis("p̂ with the lowest loss", axis=1).round(2)
 
 # %% [markdown]
-# Most entries hold one or two molecules, so the absolute error learns to say 1 for most genes.
-# Binomial and squared error both aim at $p$, but not with the same care. The binomial counts
-# molecules: an entry with forty weighs forty times as much as one with a single one, as it should,
-# being that much better known. The squared error counts entries, and listens to the noisiest just
-# as closely.
+# Most entries that hold anything hold one or two molecules ({numref}`fig-depth` in
+# {doc}`chapter 1 <01_data>`), so the absolute error learns to say 1 for most genes. Binomial and
+# squared error both aim at $p$, but not with the same care. The binomial counts molecules: an entry
+# with forty weighs forty times as much as one with a single one, as it should, being that much
+# better known. The squared error counts entries, and listens to the noisiest just as closely.
 #
 # Where $n = 0$ there is no ratio and there must be no loss. Writing $r = 0$ there would teach the
 # head that genes without counts are unspliced. So these entries are masked: no loss, and no
@@ -232,8 +249,8 @@ for kind in ("binomial", "mse", "l1"):
 # %% [markdown]
 # :::{exercise} Weigh a molecule
 # :label: ex-weigh
-# Two entries have $r = 0.75$: one with $s = 3$ of 4, one with $s = 30$ of 40. At $p = 0.5$, how do
-# their gradients on the logit differ under the binomial and under the squared error?
+# Two entries have $r = 0.75$: one with $s = 3$ of 4, one with $s = 30$ of 40. At $\hat p = 0.5$,
+# how do their gradients on the logit differ under the binomial and under the squared error?
 # :::
 #
 # :::{solution} ex-weigh
@@ -244,14 +261,16 @@ for kind in ("binomial", "mse", "l1"):
 # for kind in ("binomial", "mse"):
 #     print(kind, torch.autograd.grad(ratio_loss(logits, s, u, kind).sum(), logits)[0])
 # ```
-# The binomial's gradient is $n\,(p - r)$, ten times larger for the deeper entry. The squared
-# error's, $2\,(p - r)\,p\,(1 - p)$, does not contain $n$: both entries pull equally hard.
+# The binomial's gradient is $n\,(\hat p - r)$, ten times larger for the deeper entry. The squared
+# error's, $2\,(\hat p - r)\,\hat p\,(1 - \hat p)$, does not contain $n$: both entries pull equally
+# hard.
 # :::
 #
 # ## Train it
 #
-# A few epochs are enough to see the machinery at work; {doc}`03_training` trains in earnest.
-# Fitting sees the training cells, validation cells only watch, and test cells are not touched.
+# A few {term}`epochs <epoch>` are enough to see the machinery at work;
+# {doc}`chapter 3 <03_training>` trains in earnest. Fitting sees the training cells, validation
+# cells only watch, and test cells are not touched ({term}`train, val and test`).
 
 # %%
 model.train(
@@ -266,7 +285,7 @@ for ax, score in zip(axes, ("elbo", "ratio_loss", "ratio_pearson_r"), strict=Tru
 # %% [markdown]
 # ## How loudly must the head ask?
 #
-# The paper's objective is the negative ELBO plus a weighted splicing loss,
+# The paper's objective is the negative ELBO plus a splicing loss with a weight {term}`λ`,
 # $\mathcal L = \mathcal L_\mathrm{ELBO} + \lambda\,\mathcal L_\mathrm{splice}$, with a mean squared
 # error and $\lambda = 1$ {cite:p}`SplicedVAE2026`. A weight of one sounds like equal voices. But a
 # sum over genes stands on one side and a mean over entries on the other. We take the model we have
@@ -342,9 +361,9 @@ lab.profiles.finding(
 # and the loss becomes the negative ELBO of a model of *both* counts, up to a constant. Neither term
 # needs a weight, as both are log-probabilities in nats. That is the default here. (Another default
 # departs from it slightly: the head reads the mean of $q(z \mid x)$ rather than a sample, so that
-# training and prediction see the same thing. And a ridge penalty keeps it close to the gene mean.)
-# The paper's setting remains within reach:
-# `ratio_loss="mse", ratio_reduction="mean", ratio_weight=1`.
+# training and prediction see the same thing. And a {term}`ridge penalty` keeps it close to the gene
+# mean.) The paper's setting remains within reach: `ratio_loss="mse", ratio_reduction="mean",
+# ratio_weight=1`.
 #
 # :::{exercise} A weight for the paper's loss
 # :label: ex-weight
@@ -359,8 +378,8 @@ lab.profiles.finding(
 # print(pulls.iloc[1] / pulls.iloc[3], "counted genes per cell:", float(counted / len(s)))
 # ```
 # The number of counted genes turns the mean into a sum, no more. The binomial also weighs an entry
-# by its molecules, and its gradient lacks the squared error's factor $2p(1-p)$, which is small for
-# the many genes with a ratio near 1.
+# by its molecules, and its gradient lacks the squared error's factor $2 \hat p (1 - \hat p)$, which
+# is small for the many genes with a ratio near 1.
 # :::
 #
 # ## Coupled or detached?
@@ -369,6 +388,13 @@ lab.profiles.finding(
 # an answer. These are two things, and one line of code separates them. In a {term}`coupled head`
 # the gradient of the splicing loss flows through $z$ into the encoder. In a {term}`detached head`
 # it stops at $z$: that is plain scVI, with a regression on its latent.
+#
+# :::{margin} Machine learning
+# **Gradient, detach.** Training asks of each weight: if it grew a little, how would the loss
+# change? That is its *gradient*, and the weight takes a small step against it. The question travels
+# back through the network; `detach` is a wall that it does not pass, so weights behind it stay as
+# they are.
+# :::
 
 # %%
 z = inference["qz"].loc
@@ -378,7 +404,7 @@ for name, latent in (("coupled", z), ("detached", z.detach())):
 
 # %% [markdown]
 # `sv.SplicedVAE(adata, detach_head=True)` is the second. Whether multitask learning helps is then a
-# measurable question, coupled minus detached, and {doc}`03_training` measures it.
+# measurable question, coupled minus detached, and {doc}`chapter 3 <03_training>` measures it.
 #
 # ## Counts in, ratios out
 #
@@ -412,11 +438,17 @@ print(f"unspliced share: {u_new.sum() / bare.X.sum():.3f} predicted, ", end="")
 print(f"{adata.layers['unspliced'][test].sum() / adata.layers['total'][test].sum():.3f} counted")
 
 # %% [markdown]
-# Many data sets report not the total but *the spliced counts alone*, having counted no read that
-# falls into an intron. Feeding them to a model of totals would bias every ratio, and the package
-# warns of it. The remedy is to train on what the user will have, with `input="spliced"`: the
-# encoder sees $s$, the head still learns from both, and the unspliced counts follow from the
-# spliced ones,
+# :::{margin} Biology
+# **Counted or not.** Whether a read in an intron counts is a setting of the program that counts.
+# Older data sets mostly leave such reads out, so their counts are spliced counts; newer ones
+# include them, so theirs are totals. The matrix does not say which.
+# :::
+#
+# Many data sets report not the total but *the {term}`spliced counts <spliced count>` alone*, having
+# counted no read that falls into an intron. Feeding them to a model of totals would bias every
+# ratio, and the package warns of it. The remedy is to train on what the user will have, with
+# `input="spliced"`: the encoder sees $s$, the head still learns from both, and the
+# {term}`unspliced counts <unspliced count>` follow from the spliced ones,
 #
 # $$ S' = s, \qquad U' = s\,\frac{1 - \hat p}{\max(\hat p,\ p_{\min})}, $$
 #
@@ -455,4 +487,4 @@ print(f"{adata.layers['unspliced'][test].sum() / adata.layers['total'][test].sum
 # $\lambda = 1$, the splicing loss is no foreign addition at all but the other half of a likelihood.
 #
 # None of this says that the answer is any good. For that we train until it is done, and put the
-# result beside baselines and ceiling: {doc}`03_training`.
+# result beside {term}`baselines <baseline>` and the {term}`noise ceiling`: {doc}`03_training`

@@ -2,11 +2,13 @@
 # # Does learning to splice make scVI better, and does scVI learn to splice?
 #
 # The paper makes two claims about training {cite:p}`SplicedVAE2026`. One is about the task: from
-# total counts alone, the {term}`head` predicts splicing ratios. The other is about the model: the
-# second task acts "as an effective regularizer", so that the {term}`ELBO` falls and the cell types
-# separate better than in plain scVI. Both can be measured, and both need company: a prediction needs
-# the {term}`baseline` that knows nothing of cells and the one that any statistician would try first,
-# and a gain from a second task needs a twin that does everything but share.
+# {term}`total counts <total count>` alone, the {term}`head` predicts
+# {term}`splicing ratios <splicing ratio>`. The other is about the model: the second task acts "as
+# an effective regularizer", so that the reconstruction loss (the negative {term}`ELBO`) falls and
+# the cell types separate better than in plain scVI. Does it, and do they? Both claims can be
+# measured, and both need company: a prediction needs the {term}`baseline` that knows nothing of
+# cells and the one that any statistician would try first, and a gain from a second task needs a
+# twin that does everything but share.
 
 # %% tags=["parameters"]
 profile = "standard"  # type: str (smoke, standard or full)
@@ -31,7 +33,14 @@ lab.profiles.banner(adata, profile)
 # ## One training run
 #
 # A run takes three lines. The split is given, so that the {term}`test cells <train, val and test>`
-# stay unseen; the genes were chosen on the training cells. We watch the first few epochs live.
+# stay unseen; the genes were chosen on the training cells. We watch the first few
+# {term}`epochs <epoch>` live.
+#
+# :::{margin} Machine learning
+# **Minibatch, epoch.** Weights are not fitted to all cells at once: a {term}`minibatch` of, say,
+# 128 random cells gives a rough direction, all weights take a small step, and the next minibatch
+# comes. When every training cell has had its turn, an *epoch* is over.
+# :::
 
 # %%
 adata, (train, val, test) = lab.profiles.prepared(adata, profile, seed=0)
@@ -51,9 +60,10 @@ pd.DataFrame(
 # better. From here on we write ELBO for the bound itself, where higher is better.)
 #
 # The full runs are made once, by `make results`, and read here; where none are found, as in Colab,
-# the next cell makes them, which takes minutes for each seed (or seconds, with the profile `smoke`).
-# Each seed has its own split, its own genes, its own initial weights. Every model below saw the same training cells, for the same number
-# of epochs, with the {term}`KL <KL divergence>` term warmed up over the first third of them.
+# the next cell makes them, which takes minutes for each seed (or seconds, with the {term}`profile`
+# `smoke`). Each seed has its own split, its own genes, its own initial weights. Every model below
+# saw the same training cells, for the same number of epochs, with the {term}`KL <KL divergence>`
+# term warmed up over the first third of them.
 
 # %% tags=["remove-stderr"]
 jobs = lab.experiment.run(lab.fits, lab.profiles.load(profile), profile, results)
@@ -85,26 +95,32 @@ for (name, key, title), ax in zip(panels, axes.flat, strict=True):
     ax.set_title(title)
     if key == "elbo":
         ax.set_ylim(None, np.quantile(history["elbo_validation"], 0.95))
-_ = axes[1, 1].axhline(mean["r_observed"], color=lab.plots.INK, ls="--", lw=1)
+_ = axes[1, 1].axhline(mean["r_observed"], color=lab.plots.ROLES["null"], ls="--")
 
 # %% tags=["hide-input"]
 final = first["SplicedVAE"]["history"]["ratio_pearson_r_validation"][-1]
 lab.profiles.finding(
     f"validation r ends at {final:.3f}; the gene mean, which knows no cell, gets "
     f"{mean['r_observed']:.3f} on the test cells. The paper reports 0.67, on a target it does not "
-    "state. A curve of pooled r can't tell a good model from none.",
+    "state. A curve of pooled r cannot tell a good model from none.",
     profile,
 )
 
 # %% [markdown]
 # ## Better reconstruction?
 #
-# The paper's second claim needs care. If the head's gradient reaches the encoder, the encoder serves
-# two masters, and at its best it can only be
-# worse at the first task on the *training* cells; held-out cells might still gain, which is what a
-# regularizer does. So we compare on test cells, against two controls:
-# plain scVI, and the same network with the {term}`detached head`, which learns ratios without
-# touching the encoder. The difference to the detached twin is the whole effect of sharing.
+# The paper's second claim needs care. If the head's gradient reaches the encoder (a
+# {term}`coupled head`), the encoder serves two masters, and at its best it can only be worse at the
+# first task on the *training* cells; held-out cells might still gain, which is what a regulariser
+# does. So we compare on test cells, against two controls: plain scVI, and the same network with the
+# {term}`detached head`, which learns ratios without touching the encoder. The difference from the
+# detached twin is the whole effect of sharing.
+#
+# :::{margin} Machine learning
+# **Regulariser.** Whatever keeps a model from {term}`overfitting` by taking freedom from it: a
+# penalty on large weights, noise in the training, or a second task that the same latent has to
+# serve. It costs on the cells that were learnt from and pays, if it pays, on others.
+# :::
 
 
 # %% tags=["hide-input"]
@@ -135,10 +151,10 @@ pd.DataFrame(
 #
 # ### All genes, or a subset
 #
-# The paper trains scVI again on the 5706 of 8000 genes that it shares with scVelo and finds it worse
-# (its Figure 2). Which genes were left out it does not say, so we draw the same share of ours at
-# random. An ELBO over fewer genes is always higher, because it is a sum over genes: the two can only
-# be compared *gene by gene, on the genes that both have*.
+# The paper trains scVI again on the 5706 of 8000 genes that it shares with scVelo and finds it
+# worse (its Figure 2). Which genes were left out it does not say, so we draw the same share of ours
+# at random. An ELBO over fewer genes is always higher, because it is a sum over genes: the two can
+# only be compared *gene by gene, on the genes that both have*.
 
 # %% mystnb={"image": {"alt": "Two scatter plots of the difference in reconstruction per gene against its mean count. Left: scVI trained on a subset of genes minus scVI trained on all. Right: SplicedVAE minus scVI on all genes. Both clouds scatter around zero and widen for well-counted genes."}, "figure": {"caption": "Reconstruction of the test cells, a dot per gene; the thick line is the mean. Positive is better for the model named first.", "name": "fig-genes"}}
 reconstruction = {name: pd.Series(first[name]["reconstruction"]) for name in networks}
@@ -178,9 +194,9 @@ lab.profiles.finding(
 # %% [markdown]
 # :::{exercise} Whose latent is it?
 # :label: ex-latent
-# A network with 50 latent dimensions can say everything that one with 10 can. Compare the rows
-# `scVI` and `scVI, latent 50` above. Does the size decide the ELBO on held-out cells? The paper makes
-# its comparison at 50, our default is 10.
+# A network with 50 {term}`latent` dimensions can say everything that one with 10 can. Compare the
+# rows `scVI` and `scVI, latent 50` above. Does the size decide the ELBO on held-out cells? The
+# paper makes its comparison at 50, our default is 10.
 # :::
 #
 # :::{solution} ex-latent
@@ -189,17 +205,25 @@ lab.profiles.finding(
 # scores.loc[["scVI", "scVI, latent 50"], "elbo"].unstack()
 # ```
 # Set the difference beside the spread over seeds. A dimension that is not needed falls back to the
-# prior and costs no KL, so a larger latent changes the bound little. It does change the head, which
-# has a weight per gene and dimension to fit on noisy ratios; that is why the default latent is small.
+# {term}`prior` and costs no KL, so a larger latent changes the bound little. It does change the
+# head, which has a weight per gene and dimension to fit on noisy ratios; that is why the default
+# latent is small.
 # :::
 #
 # ## Clearer clusters?
 #
-# The paper's Figures 2B and 3G show cell types in the latent space. A UMAP of a latent is a picture,
-# not a measurement, so here are both: the picture, and in the table above silhouette, {term}`kNN
-# purity` and the best Leiden ARI of the test cells.
+# The paper's Figures 2B and 3G show cell types in the latent space. A {term}`UMAP`
+# {cite:p}`McInnes2018` of a latent is a picture, not a measurement, so here are both: the picture,
+# and in the table above {term}`silhouette`, {term}`kNN purity` and the best {term}`Leiden ARI` of
+# the test cells.
+#
+# :::{margin} Biology
+# **Cell type.** The eight names were given by the people who made the data: they cut the cells into
+# clusters and named each after genes that mark it, insulin for beta cells. A latent that separates
+# the names agrees with them; whether the cuts are nature's own is another question.
+# :::
 
-# %% tags=["remove-stderr"] mystnb={"image": {"alt": "UMAP of the latent spaces of scVI and SplicedVAE, each trained on all genes and on a subset, cells coloured by type. In all four, ductal cells lead over endocrine progenitors and pre-endocrine cells to beta, alpha, delta and epsilon cells."}, "figure": {"caption": "Four latent spaces, one geography: the four networks lay out the cells in much the same way.", "name": "fig-umap"}}
+# %% tags=["remove-stderr"] mystnb={"image": {"alt": "UMAP of the latent spaces of scVI and SplicedVAE, each trained on all genes and on a subset, cells coloured by type. In all four, ductal cells lead over endocrine progenitors and pre-endocrine cells to beta, alpha, delta and epsilon cells."}, "figure": {"caption": "Four latent spaces, one geography: which cell types lie next to which is much the same in all four.", "name": "fig-umap"}}
 shown = ("scVI", "SplicedVAE", "scVI, gene subset", "SplicedVAE, gene subset")
 _, axes = plt.subplots(2, 2, figsize=(8, 6.6))
 for name, ax in zip(shown, axes.flat, strict=True):
@@ -221,12 +245,13 @@ lab.profiles.finding(
 # %% [markdown]
 # ## The table
 #
-# Now the task itself. Each row is a predictor of the same held-out ratios. {term}`D²` is the share of
-# binomial deviance explained beyond the gene mean, which has 0 by definition; {term}`within-gene r` is
-# the correlation over cells inside a gene, so that knowing the gene earns nothing. The baselines were
-# tuned on the validation cells: `RidgeBinomial` is a penalised logistic regression per gene on
-# principal components, `ScviLatentRidge` the same on the latent of plain scVI. The two
-# {term}`ceilings <noise ceiling>` are what the true ratios themselves would score.
+# Now the task itself. Each row is a predictor of the same held-out ratios. {term}`D²`, equation
+# {eq}`eq-d2`, is the share of binomial {term}`deviance` explained beyond the gene mean, which has 0
+# by definition; {term}`within-gene r` is the correlation over cells inside a gene, so that knowing
+# the gene earns nothing. The baselines were tuned on the validation cells: `RidgeBinomial` is a
+# {term}`logistic regression <ridge penalty>` with a penalty, one per gene, on principal components,
+# `ScviLatentRidge` the same on the latent of plain scVI. The two {term}`ceilings <noise ceiling>`,
+# from {doc}`chapter 1 <01_data>`, are what the true ratios themselves would score.
 
 # %%
 columns = {
@@ -256,7 +281,8 @@ table.rename(columns=columns).round(4)
 
 # %% mystnb={"image": {"alt": "Dot plot of D squared by model, a dot per seed and a bar at the mean: gene mean at zero, then gene by cluster, nearest neighbours, ridge on principal components, ridge on the scVI latent, and the three settings of SplicedVAE, of which the paper's stays near zero."}, "figure": {"caption": "What each predictor adds to the gene mean. Read literally, the paper's setting adds next to nothing.", "name": "fig-d2"}}
 predictors = [name for name in rows if not name.startswith("ceiling")]
-_ = lab.plots.scores_over_seeds(scores, "d2", predictors).set_xlabel("D², test cells")
+roles = {"GeneMean": "null"}
+_ = lab.plots.scores_over_seeds(scores, "d2", predictors, roles).set_xlabel("D², test cells")
 
 # %% tags=["hide-input"]
 ridge, literal = "RidgeBinomial", "SplicedVAE, paper's setting"
@@ -307,8 +333,8 @@ scores.loc[predictors, list(calibration)].groupby("model", sort=False).mean().re
 # ## Is it multitask learning?
 #
 # Whatever SplicedVAE gets in that table, its detached twin, which is scVI and a regression on its
-# latent, gets most of it too. What *sharing the encoder* adds is the difference between the two, and
-# what it costs is the difference in ELBO.
+# latent, gets most of it too. What *sharing the encoder* adds is the difference between the two,
+# and what it costs is the difference in ELBO.
 
 # %%
 sharing = {s: with_interval(coupled, detached, s, 4) for s in ("d2", "within_gene_r", *separation)}
@@ -334,8 +360,8 @@ lab.profiles.finding(
 # %% [markdown]
 # :::{exercise} Turn the knob
 # :label: ex-lambda
-# Train SplicedVAE with `ratio_weight` 0.1, 1 and 10 on the training cells and compare D² and ELBO on
-# the *validation* cells. Why not on the test cells?
+# Train SplicedVAE with `ratio_weight` 0.1, 1 and 10 on the training cells and compare D² and ELBO
+# on the *validation* cells. Why not on the test cells?
 # :::
 #
 # :::{solution} ex-lambda
@@ -364,9 +390,9 @@ lab.profiles.finding(
 #
 # :::{solution} ex-free
 # :class: dropdown
-# Pooled r is read over all genes at once, and nearly all of the variance is between genes. The bias of
-# the output layer starts at each gene's mean, so the correlation is there before the first step. D²
-# starts from that mean and counts only what comes on top:
+# Pooled r is read over all genes at once, and nearly all of the variance is between genes. The bias
+# of the output layer starts at each gene's mean, so the correlation is there before the first step.
+# D² starts from that mean and counts only what comes on top:
 # ```python
 # scores.loc[["GeneMean", "SplicedVAE, paper's setting", "SplicedVAE"], ["r_observed", "d2"]]
 # ```
@@ -374,30 +400,36 @@ lab.profiles.finding(
 #
 # ## Does a head start help?
 #
-# The paper does not start from nothing: encoder and decoder come from an scVI that was trained on all
-# mouse cells of the {term}`CELLxGENE Census`, 44 million of them, and only the head begins at zero. In
-# this package that is one call:
+# The paper does not start from nothing: encoder and decoder come from an scVI that was trained on
+# all mouse cells of the {term}`CELLxGENE Census`, 43.7 million of them, and only the head begins at
+# zero. In this package that is one call:
 #
 # ```python
 # model = sv.census.initialise(adata, "mus_musculus", ids=sv.census.symbols("mus_musculus"))
 # model.train(split=(train, val))
 # ```
 #
-# It fetches the {term}`checkpoint` (`python -m splicedvae.census list` shows which there are), reads
-# it without running any code that a file from the internet may hold, matches genes by their Ensembl
-# ids and copies the weights of those that both know. A batch of yours is new to the model, so it
-# starts from the mean of all the old ones. `pretrained_lr=0` freezes what was copied, 1 lets it move
-# as fast as the head; the default is 0.1. The model's cells, with the genes that both know, are
-# `model.adata`.
+# It fetches the {term}`checkpoint` (`python -m splicedvae.census list` shows which there are),
+# reads it without running any code that a file from the internet may hold, matches genes by their
+# Ensembl ids and copies the weights of those that both know. A {term}`batch` of yours is new to the
+# model, so it starts from the mean of all the old ones. `pretrained_lr=0` freezes what was copied,
+# 1 lets it move as fast as the head; the default is 0.1. The model's cells, with the genes that
+# both know, are `model.adata`.
+#
+# :::{margin} Biology
+# **Gene names and ids.** A gene's name may change when somebody finds out what it does, and names
+# of mouse and human genes often differ by capitals alone. Its Ensembl id (`ENSMUSG…` in mice,
+# `ENSG…` in humans) stays, so data sets are matched by ids.
+# :::
 #
 # What is it worth? SplicedVAE is trained on some of the cells, once from scratch and once from a
-# checkpoint, both in the architecture of the Census models (50 latent dimensions, two layers of 128),
-# for the same number of epochs and on the same genes. If nobody has fetched the Census model before the
-# build, it makes its own checkpoint: a plain scVI, trained on the *total counts* of half of the training
-# cells, under ids that are made up by counting, and saved in the same format. Then the other half of
-# the cells are what SplicedVAE is trained on. That is a best case, the same tissue on the same day;
-# what the Census model knows is broader and further away (or nearer: a collection of nearly all
-# published cells may hold these very ones, test cells included).
+# checkpoint, both in the architecture of the Census models (50 latent dimensions, two layers of
+# 128), for the same number of epochs and on the same genes. If nobody has fetched the Census model
+# before the build, it makes its own checkpoint: a plain scVI, trained on the *total counts* of half
+# of the training cells, under ids that are made up by counting, and saved in the same format. Then
+# the other half of the cells are what SplicedVAE is trained on. That is a best case, the same
+# tissue on the same day; what the Census model knows is broader and further away (or nearer: a
+# collection of nearly all published cells may hold these very ones, test cells included).
 
 # %% tags=["remove-stderr"]
 starts = lab.experiment.run(lab.pretraining, lab.profiles.load(profile), profile, results)
@@ -412,7 +444,7 @@ pd.Series(overlap, name="overlap of the genes").to_frame()
 _, ax = plt.subplots(figsize=(6.4, 2.4))
 _ = lab.plots.gene_overlap(starts[0]["overlap"], ax)
 
-# %% mystnb={"image": {"alt": "Two panels over epochs for few training cells: the ELBO and D squared of the validation cells, from scratch in black and from the checkpoint in orange, a line per seed."}, "figure": {"caption": "Validation cells, trained on few cells from scratch and from the checkpoint; a line per seed.", "name": "fig-head-start"}}
+# %% mystnb={"image": {"alt": "Two panels over epochs for few training cells: the ELBO and D squared of the validation cells, from scratch in black and from the checkpoint in orange, a line per seed."}, "figure": {"caption": "Validation cells, trained on few cells from scratch and from the checkpoint; a line per seed. A head start shows early; where the curves meet, it is used up.", "name": "fig-head-start"}}
 small = 200 if 200 in lengths else lengths.index.min()
 _, axes = plt.subplots(1, 2, figsize=(8, 3.4))
 for (score, label), ax in zip((("elbo", "ELBO"), ("d2", "D²")), axes, strict=True):
@@ -430,7 +462,7 @@ for (score, label), ax in zip((("elbo", "ELBO"), ("d2", "D²")), axes, strict=Tr
     ax.set_ylim(min(ends), max(ends) + 0.05 * (max(ends) - min(ends)))
 _ = axes[0].legend(loc="lower right")
 
-# %% mystnb={"image": {"alt": "Two panels over the number of training cells: the ELBO and D squared of the test cells, from scratch and from the checkpoint, a dot per seed and a line through the means."}, "figure": {"caption": "Test cells, by the number of training cells.", "name": "fig-few-cells"}}
+# %% mystnb={"image": {"alt": "Two panels over the number of training cells: the ELBO and D squared of the test cells, from scratch and from the checkpoint, a dot per seed and a line through the means."}, "figure": {"caption": "Test cells, by the number of training cells: the gap between the lines is what the checkpoint is worth.", "name": "fig-few-cells"}}
 _, axes = plt.subplots(1, 2, figsize=(8, 3.4))
 for (score, label), ax in zip((("elbo", "ELBO"), ("d2", "D²")), axes, strict=True):
     lab.plots.by_cells(few[few["start"].isin(lab.pretraining.STARTS)], score, ax)
@@ -497,22 +529,27 @@ lab.profiles.finding(
 # %% [markdown]
 # :::{exercise} Frozen
 # :label: ex-frozen
-# By default, what is transplanted moves at a tenth of the head's rate. For 200 cells the table also
-# has a start where it moves at the full rate, and one where it does not move at all. With a frozen
-# encoder, which model that you know already is this? Why can the ELBO of the test cells not change?
+# By default, what is transplanted moves at a tenth of the head's rate. In the larger profiles the
+# table has two more starts for one size: one where it moves at the full rate, and one where it does
+# not move at all. With a frozen encoder, which model that you know already is this? Why can the
+# ELBO of the test cells not change?
 # :::
 #
 # :::{solution} ex-frozen
 # :class: dropdown
-# It is the detached head on somebody else's latent: scVI + regression. Encoder and decoder decide the
-# ELBO, and both are fixed; only the ratios are learnt. (The batch's column is fixed too.)
+# It is the detached head on somebody else's latent: scVI + regression. Encoder and decoder decide
+# the ELBO, and both are fixed; only the ratios are learnt. (The batch's column is fixed too.)
 # :::
 #
 # ## What we found
 #
-# Pooled correlations, the figures that are usually reported, hardly move during training: the gene
-# mean has them already. Beyond it there is a small, real signal, and a head with a likelihood summed
-# over genes, a penalty on its weights and a view of the gene's own count finds more of it than an
-# error averaged over entries, which barely leaves the gene mean. Whether sharing the encoder adds to
-# that, and what it does to the ELBO and to the clusters, is answered by the coupled and the detached
-# row side by side, with the intervals above: read them before you believe a curve.
+# {term}`Pooled correlations <pooled r>`, the figures that are usually reported, hardly move during
+# training: the gene mean has them already. Beyond it there is a small, real signal, and a head with
+# a likelihood summed over genes, a penalty on its weights and a view of the gene's own count finds
+# more of it than an error averaged over entries, which barely leaves the gene mean. Whether sharing
+# the encoder adds to that, and what it does to the ELBO and to the clusters, is answered by the
+# coupled and the detached row side by side, with the intervals above: read them before you believe
+# a curve.
+#
+# All of this is one setting, chosen by hand, and the paper tried many. What does such a search
+# find? {doc}`04_hyperparameter_search`

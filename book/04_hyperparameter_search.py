@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Ninety configurations: a better model, or better luck?
 #
-# Every {term}`hyperparameter` is a choice that the training can't make. The paper varied eight of
+# Every {term}`hyperparameter` is a choice that the training cannot make. The paper varied eight of
 # them, tried 90 configurations and retrained "the top 5 models by test-set RMSE"
 # {cite:p}`SplicedVAE2026`. That sentence hides two questions. How much is there to gain in this
 # space at all, beside models that nobody searched for? And how much of the winner's score is merit,
@@ -30,10 +30,18 @@ lab.profiles.banner(whole, profile)
 # %% [markdown]
 # ## The space
 #
-# The paper names eight hyperparameters and gives a range for two of them, the latent dimension and
-# the dropout. The steps in between, and all of the learning rate and of the weight λ, had to be
-# filled in, so here they stand. What the paper's text fixes is fixed here too: the loss is averaged
-# over entries, the head has no penalty and no view of the gene's own total.
+# The paper names eight hyperparameters and gives a range for two of them, the {term}`latent`
+# dimension and the dropout. The steps in between, and all of the learning rate and of the weight
+# {term}`λ`, had to be filled in, so here they stand. What the paper's text fixes is fixed here too:
+# the loss is averaged over {term}`entries <entry>`, the {term}`head` has no penalty and no view of
+# the gene's own total ({doc}`chapter 2 <02_architecture>` explains each).
+#
+# :::{margin} Machine learning
+# **Learning rate, optimiser, dropout.** The *learning rate* is the length of the step that weights
+# take after each minibatch: too short and nothing is learnt in time, too long and the loss goes up.
+# The *optimiser* (Adam, AdamW, RMSprop) adapts it to each weight. *Dropout* silences random hidden
+# units in training, so that none is relied upon.
+# :::
 
 # %%
 grid = {name: values for name, values in sv.search.PAPER_GRID.items() if isinstance(values, list)}
@@ -52,18 +60,19 @@ print(
 )
 
 # %% [markdown]
-# A "grid search" that visits so small a part of its grid is a random search, and that is no reproach:
-# when only a few of the parameters matter, random points cover those few better than a grid's rows
-# and columns do {cite:p}`Bergstra2012`. The alternative learns from what it has seen: {term}`TPE`
-# models where good and bad configurations lie and draws the next where good ones are dense
-# {cite:p}`Bergstra2011`. It also does not need steps, so it gets the same space with every number
-# free in its range, `sv.search.PAPER_CONTINUOUS`.
+# A "grid search" that visits so small a part of its grid is a random search, and that is no
+# reproach: when only a few of the parameters matter, random points cover those few better than a
+# grid's rows and columns do {cite:p}`Bergstra2012`. The alternative learns from what it has seen:
+# {term}`TPE` models where good and bad configurations lie and draws the next where good ones are
+# dense {cite:p}`Bergstra2011`. It also does not need steps, so it gets the same space with every
+# number free in its range, `sv.search.PAPER_CONTINUOUS`.
 #
 # ## A search in three lines
 #
-# A search needs cells that were set up, a split and a place for its study, a database. The engine is
-# {term}`Optuna` {cite:p}`Akiba2019`; what `sv.search.run` returns is Optuna's own study. Only the
-# training and validation cells go in. The test cells have no part in it.
+# A search needs cells that were set up, a split and a place for its study, a database. The engine
+# is {term}`Optuna` {cite:p}`Akiba2019`; what `sv.search.run` returns is Optuna's own study. Only
+# the training and validation cells go in ({term}`train, val and test`). The test cells have no part
+# in it.
 
 # %% tags=["remove-stderr"]
 adata, (train, val, test) = lab.profiles.prepared(whole, profile, lab.searches.SPLIT)
@@ -81,9 +90,9 @@ with tempfile.TemporaryDirectory() as folder:
 shown[["state", *grid, "rmse_observed", "d2", "elbo"]].T
 
 # %% [markdown]
-# Three epochs are no training; the point is the shape. Each line is a {term}`trial`: how it ended,
-# what it tried, how it did on the validation cells. A trial is seeded by its number, so anybody can
-# repeat it alone.
+# Three {term}`epochs <epoch>` are no training; the point is the shape. Each line is a
+# {term}`trial`: how it ended, what it tried, how it did on the validation cells. A trial is seeded
+# by its number, so anybody can repeat it alone.
 #
 # ## One machine, or many
 #
@@ -102,18 +111,25 @@ shown[["state", *grid, "rmse_observed", "d2", "elbo"]].T
 #
 # Long jobs die: Ctrl-C, a time limit, a machine that goes down. While a trial runs, its process
 # leaves a heartbeat in the database every few seconds. A trial whose heart has stopped is marked
-# failed and its configuration tried once more, by whoever is still there or by the next start of the
-# same command. What is done is never done again, and a study refuses to go on with other cells or
-# another space than it was begun with, because its scores could then not be compared.
+# failed and its configuration tried once more, by whoever is still there or by the next start of
+# the same command. What is done is never done again, and a study refuses to go on with other cells
+# or another space than it was begun with, because its scores could then not be compared.
 #
-# A trial that falls behind the median of the earlier ones at the same epoch is {term}`pruned
-# <pruning>`. One that diverges to NaN is recorded as failed, with the reason, and the study goes on.
+# A trial that falls behind the median of the earlier ones at the same epoch is
+# {term}`pruned <pruning>`. One that diverges to NaN is recorded as failed, with the reason, and the
+# study goes on.
+#
+# :::{margin} Biology
+# **One tissue, one day.** All cells of this search come from one experiment. New cells of its test
+# part are new cells of the same preparation, so a configuration that wins here has not met another
+# laboratory; {doc}`chapter 6 <06_atlas>` leaves whole groups out.
+# :::
 #
 # ## The whole search
 #
 # `make results` has run two studies with the paper's objective, the {term}`RMSE` of observed
-# entries: points of the grid, and TPE. Here they are read; where none are found, the next cell makes
-# them.
+# entries: points of the grid, and TPE. Here they are read; where none are found, the next cell
+# makes them.
 
 # %% tags=["remove-stderr"]
 jobs = lab.experiment.run(lab.searches, whole, profile, results)
@@ -140,11 +156,12 @@ lab.profiles.finding(
 
 # %% [markdown]
 # An RMSE on its own says little here, since nearly all of it is binomial noise that no model can
-# remove. So we set it in proportion: by how many per cent is it *below that of the {term}`gene mean`*,
-# which knows no cell? Three models that these searches have not chosen stand beside the two studies:
-# the gene mean at 0, the default SplicedVAE trained for as many epochs, and the ridge regression. (The
-# default was settled by hand on validation cells of this data set, and the ridge chooses its penalty
-# on them, so neither is innocent of choosing; but neither had ninety tries.)
+# remove ({doc}`chapter 1 <01_data>`). So we set it in proportion: by how many per cent is it *below
+# that of the {term}`gene mean`*, which knows no cell? Three models that these searches have not
+# chosen stand beside the two studies: the gene mean at 0, the default SplicedVAE trained for as
+# many epochs, and the {term}`ridge regression <ridge penalty>` of {doc}`chapter 3 <03_training>`.
+# (The default was settled by hand on validation cells of this data set, and the ridge chooses its
+# penalty on them, so neither is innocent of choosing; but neither had ninety tries.)
 
 
 # %%
@@ -189,10 +206,10 @@ lab.profiles.finding(
 # %% [markdown]
 # ## Where the good ones are
 #
-# A line in the next figure is a configuration; follow it from one axis to the next. The five best of
-# the grid are orange. If they bundle on an axis, its parameter matters.
+# A line in the next figure is a configuration; follow it from one axis to the next. The five best
+# of the grid are orange. If they bundle on an axis, its parameter matters.
 
-# %% mystnb={"image": {"alt": "Parallel coordinates with one vertical axis for each of the eight hyperparameters and a last one for the rank on validation cells. Thin blue lines are all complete configurations of the grid, five thick orange ones the best."}, "figure": {"caption": "The complete configurations of the grid, the five best in orange.", "name": "fig-parallel"}}
+# %% mystnb={"image": {"alt": "Parallel coordinates with one vertical axis for each of the eight hyperparameters and a last one for the rank on validation cells. Thin blue lines are all complete configurations of the grid, five thick orange ones the best."}, "figure": {"caption": "The complete configurations of the grid, the five best in orange. Where the orange lines spread over an axis, its parameter did not decide.", "name": "fig-parallel"}}
 _ = lab.plots.parallel_coordinates(
     tables["grid"].loc[gains["grid"].index, list(grid)],
     gains["grid"],
@@ -213,13 +230,20 @@ for ax in axes[:, 0]:
 # %% [markdown]
 # ## What mattered
 #
-# How much of the variance of the scores goes with each parameter? Optuna answers with {term}`fANOVA`
-# {cite:p}`Hutter2014`: a random forest is fitted to the trials, and the variance of its predictions
-# is taken apart. It sees complete trials only, so it says what matters *among those that were not
-# pruned*, and with few of them its percentages are rough. The scores are clipped as in the figures: without that, a few trials that went
-# badly wrong decide alone, and "what avoids disaster" is another question than "what is good".
+# How much of the variance of the scores goes with each parameter? Optuna answers with
+# {term}`fANOVA` {cite:p}`Hutter2014`: a random forest is fitted to the trials, and the variance of
+# its predictions is taken apart. It sees complete trials only, so it says what matters *among those
+# that were not pruned*, and with few of them its percentages are rough. The scores are clipped as
+# in the figures: without that, a few trials that went badly wrong decide alone, and "what avoids
+# disaster" is another question than "what is good".
+#
+# :::{margin} Machine learning
+# **Random forest.** Many small decision trees ("is the learning rate below 0.002? is the loss
+# binomial?"), each grown on its own draw of the trials, whose answers are averaged. It bends to any
+# shape, and one can ask how much its answers vary with each question.
+# :::
 
-# %% mystnb={"image": {"alt": "Bars of the importance of each of the eight hyperparameters in the two studies."}, "figure": {"caption": "Share of the variance of the clipped validation scores that goes with each hyperparameter.", "name": "fig-importances"}}
+# %% mystnb={"image": {"alt": "Bars of the importance of each of the eight hyperparameters in the two studies."}, "figure": {"caption": "Share of the variance of the clipped validation scores that goes with each hyperparameter: where the bar is short, any value does.", "name": "fig-importances"}}
 importances = pd.DataFrame(
     {
         name: optuna.importance.get_param_importances(
@@ -231,7 +255,7 @@ importances = pd.DataFrame(
     }
 )
 importances = importances.sort_values("grid")
-ax = importances.plot.barh(color=[lab.plots.BLUE, lab.plots.ORANGE], width=0.75)
+ax = importances.plot.barh(color=[lab.plots.BLUE, lab.plots.INK], width=0.75)
 _ = ax.set_xlabel("importance")
 
 # %% tags=["hide-input"]
@@ -255,11 +279,13 @@ lab.profiles.finding(
 # %% [markdown]
 # ## The five best, tried again
 #
-# Now the five best of each study are trained anew, with seeds that no trial had, and only now are the
-# test cells read. The split stays that of the search: with another one, cells that chose the winners
-# would come back as test cells. The spread below is therefore that of initial weights and minibatches
-# on *one* split; in {doc}`03_training` each seed has its own, which moves scores more. Beside them, on the same cells: the default for the same
-# number of epochs, and the ridge regression.
+# Now the five best of each study are trained anew, with seeds that no trial had, and only now are
+# the test cells read. The split stays that of the search: with another one, cells that chose the
+# winners would come back as test cells. The spread below is therefore that of initial weights and
+# {term}`minibatches <minibatch>` on *one* split; in {doc}`chapter 3 <03_training>` each seed has
+# its own, which moves scores more. Beside them, on the same cells: the default for the same number
+# of epochs, and the ridge regression. {term}`D²` and {term}`within-gene r` are those of
+# {doc}`chapter 1 <01_data>`.
 
 
 # %%
@@ -303,11 +329,12 @@ lab.profiles.finding(
 # %% [markdown]
 # ## The winner's curse
 #
-# The score by which a configuration wins may be too good: it is the largest of many, each with its own
-# luck, of initial weights and of which cells happen to validate {cite:p}`Cawley2010`. Three stages show by how much. The
-# first is the score that won. The second, the same cells with new seeds, takes away the luck of
-# the seed. The third, new cells, takes away the luck of the cells. Had we chosen by test RMSE,
-# as the paper did, the first stage would have been published.
+# The score by which a configuration wins may be too good: it is the largest of many, each with its
+# own luck, of initial weights and of which cells happen to validate {cite:p}`Cawley2010`. A
+# biologist knows the effect from ninety p-values of which the smallest is reported. Three stages
+# show by how much. The first is the score that won. The second, the same cells with new seeds,
+# takes away the luck of the seed. The third, new cells, takes away the luck of the cells. Had we
+# chosen by test RMSE, as the paper did, the first stage would have been published.
 
 
 # %%
@@ -369,8 +396,8 @@ lab.profiles.finding(
 # :::{exercise} How high is luck?
 # :label: ex-luck
 # Suppose that all 90 configurations were equally good and that their scores differed only by noise
-# with standard deviation 1. How large is the best of 90, in standard deviations? And the mean of the
-# five best? What happens to both when the winners are measured again?
+# with standard deviation 1. How large is the best of 90, in standard deviations? And the mean of
+# the five best? What happens to both when the winners are measured again?
 # :::
 #
 # :::{solution} ex-luck
@@ -381,26 +408,26 @@ lab.profiles.finding(
 # noise = np.sort(np.random.default_rng(0).normal(size=(10_000, 90)), axis=1)
 # print(noise[:, -1].mean(), noise[:, -5:].mean())
 # ```
-# About 2.5 and 2.0. Measured again, both fall to 0 on average: all of it was luck. Compare this with
-# the standard deviation over seeds in the table above to see how much of a winner's lead a search of
-# this size can make out of nothing.
+# About 2.5 and 2.0. Measured again, both fall to 0 on average: all of it was luck. Compare this
+# with the standard deviation over seeds in the table above to see how much of a winner's lead a
+# search of this size can make out of nothing.
 # :::
 #
 # ## Two aims at once
 #
-# The model has two tasks, and a configuration can serve one at the cost of the other. With
-# `objective=("elbo", "d2")` a search keeps all that no other one beats in both, the {term}`Pareto
-# front`. Every trial here has both scores on record, so the front can be drawn without another
-# search.
+# The model has two tasks, counts and ratios, and a configuration can serve one at the cost of the
+# other: the {term}`ELBO` is the score of the first, D² of the second. With `objective=("elbo",
+# "d2")` a search keeps all that no other one beats in both, the {term}`Pareto front`. Every trial
+# here has both scores on record, so the front can be drawn without another search.
 
-# %% mystnb={"image": {"alt": "Scatter plot of D squared against ELBO on validation cells, a dot for each complete configuration of both studies. An orange step line joins those that no other beats in both. A green square marks the default model."}, "figure": {"caption": "Complete configurations of both studies and their front; the square is the default, trained as long, mean over seeds. What is far below 0 is cut off.", "name": "fig-front"}}
+# %% mystnb={"image": {"alt": "Scatter plot of D squared against ELBO on validation cells, a dot for each complete configuration of both studies. An orange step line joins those that no other beats in both. A black square marks the default model."}, "figure": {"caption": "Complete configurations of both studies and their front; the square is the default, trained as long, mean over seeds. What is far below 0 is cut off.", "name": "fig-front"}}
 shown = both.sort_values("elbo", ascending=False)
 front = shown[shown["d2"] > shown["d2"].cummax().shift(fill_value=-np.inf)]
 _, ax = plt.subplots()
 ax.plot(shown["elbo"], shown["d2"], "o", color=lab.plots.BLUE, ms=4, mew=0, alpha=0.6)
 ax.step(front["elbo"], front["d2"], "o-", where="post", color=lab.plots.ORANGE, ms=5)
 default = confirmed.loc["grid, default, val"].mean()
-ax.plot(default["elbo"], default["d2"], "s", color=lab.plots.GREEN, ms=8)
+ax.plot(default["elbo"], default["d2"], "s", color=lab.plots.INK, ms=8)
 low = max(-0.005, shown["d2"].min())
 _ = ax.set(xlabel="ELBO, nats per validation cell", ylabel="D², validation cells", ylim=(low, None))
 
@@ -412,15 +439,15 @@ lab.profiles.finding(
     f"ELBO of {default['elbo']:.1f} on the validation cells; {beaten.sum()} of {len(both)} "
     "configurations are below it in both. The ELBO of so short a training goes with the "
     f"learning rate: over complete configurations their rank correlation is {speed:.2f}; the default's "
-    f"rate, 0.001, is meant for 150 epochs, not {epochs}.",
+    f"rate, 0.001, is meant for {lab.profiles.PROFILES['full'].max_epochs} epochs, not {epochs}.",
     profile,
 )
 
 # %% [markdown]
 # :::{exercise} A space of your own
 # :label: ex-space
-# The paper's space does not contain our default, a linear head that sees the gene's own total. Search
-# around it: the size of the latent, the penalty, the weight λ. Which of the three matters?
+# The paper's space does not contain our default, a linear head that sees the gene's own total.
+# Search around it: the size of the latent, the penalty, the weight λ. Which of the three matters?
 # :::
 #
 # :::{solution} ex-space
@@ -451,8 +478,8 @@ lab.profiles.finding(
 #
 # :::{exercise} Is a pruned trial lost?
 # :label: ex-pruned
-# Pruning judges a configuration by its first epochs. Which of the eight hyperparameters makes a good
-# configuration look bad early? Look at the pruned ones in `tables["grid"]`.
+# Pruning judges a configuration by its first epochs. Which of the eight hyperparameters makes a
+# good configuration look bad early? Look at the pruned ones in `tables["grid"]`.
 # :::
 #
 # :::{solution} ex-pruned
@@ -461,9 +488,9 @@ lab.profiles.finding(
 # table = tables["grid"]
 # table.groupby("lr")["state"].value_counts().unstack(fill_value=0)
 # ```
-# Count the pruned ones by learning rate. A small rate starts slowly, and the median it is compared with
-# was made by faster ones, so pruning prefers what is good *early*. Where an hour must do for 90
-# configurations that may be a fair price, but it is a price.
+# Count the pruned ones by learning rate. A small rate starts slowly, and the median it is compared
+# with was made by faster ones, so pruning prefers what is good *early*. Where an hour must do for
+# 90 configurations that may be a fair price, but it is a price.
 # :::
 #
 # ## What we found
@@ -472,6 +499,9 @@ lab.profiles.finding(
 # distance between its best configuration and the ridge regression, which takes seconds and has
 # one knob, before you read the order of the winners. And the order itself may be luck: a score
 # that was used to choose is a record of the choosing. How large that luck is can be measured, as
-# above, and need not be large: with two thousand cells and a few dozen close competitors there may be
-# little to be lucky with. Choose on validation cells, try again with new
-# seeds, read the test cells once, and print what was not searched for beside it.
+# above, and need not be large: where many cells validate and few configurations are close, there is
+# little to be lucky with. Choose on validation cells, try again with new seeds, read the test cells
+# once, and print what was not searched for beside it.
+#
+# Ratios were never the aim. They are wanted for the arrow that they give to a cell, and so the next
+# question is: {doc}`05_velocity`

@@ -113,7 +113,10 @@ class _Baseline:
 
 
 class GeneMean(_Baseline):
-    """The pooled training ratio of each gene, the same in every cell: learns nothing of cells.
+    r"""The pooled training ratio of each gene, the same in every cell: learns nothing of cells.
+
+    .. math:: m_g = \frac{\bar m + \sum_c s_{cg}}{1 + \sum_c n_{cg}}, \qquad
+              \bar m \text{ the ratio of all counts}
 
     Attributes
     ----------
@@ -129,10 +132,13 @@ class GeneMean(_Baseline):
 
 
 class GeneByCluster(_Baseline):
-    """The pooled ratio of each gene in each cluster, shrunk towards the gene mean.
+    r"""The pooled ratio of each gene in each cluster, shrunk towards the gene mean.
 
-    ``(sum(s) + prior * mean) / (sum(s + u) + prior)`` with the prior, in counts, tuned on val.
-    A cluster that training never saw gets the gene mean.
+    .. math:: \hat p_{kg} = \frac{\kappa\, m_g + \sum_{c \in k} s_{cg}}
+              {\kappa + \sum_{c \in k} n_{cg}}
+
+    with the prior :math:`\kappa`, in counts, tuned on val. A cluster k that training never saw gets
+    the gene mean.
 
     Parameters
     ----------
@@ -187,7 +193,8 @@ class _Latent(_Baseline):
 class NearestNeighbours(_Latent):
     """Pooled ratio of the nearest training cells, shrunk towards the gene mean.
 
-    Neighbours are Euclidean on principal components of log-normalised totals.
+    As :class:`GeneByCluster`, with a cell's neighbours in place of its cluster. Neighbours are
+    Euclidean on principal components of log-normalised totals.
 
     Parameters
     ----------
@@ -239,11 +246,14 @@ class NearestNeighbours(_Latent):
 
 
 class RidgeBinomial(_Latent):
-    """One logistic model per gene on principal components: logit p = a + x w, L2 on w alone.
+    r"""One logistic model per gene on principal components x, with a penalty on the slopes alone.
 
-    Maximises the binomial log-likelihood minus ``l2 * |w|^2 / 2``; the number of components and
-    the penalty are tuned on val. A gene seen only spliced or only unspliced in train keeps its
-    gene mean, since its intercept has no finite estimate.
+    .. math:: \max_{a_g, w_g} \sum_c \log p\big(s_{cg} \mid n_{cg}, \hat p_{cg}\big)
+              - \tfrac{l_2}{2} \lVert w_g \rVert^2, \qquad
+              \mathrm{logit}\, \hat p_{cg} = a_g + x_c \cdot w_g
+
+    The number of components and the penalty are tuned on val. A gene seen only spliced or only
+    unspliced in train keeps its gene mean, since its intercept has no finite estimate.
 
     Parameters
     ----------

@@ -191,10 +191,12 @@ def split_counts(
     input: Literal["total", "spliced"] = "total",
     floor: float = 0.05,
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """Spliced and unspliced counts that ratios imply, in expectation.
+    r"""Spliced and unspliced counts that ratios imply, in expectation.
 
-    From totals: S' = ratio · total and U' = total - S'. From spliced counts: S' = S and
-    U' = S (1 - ratio) / ratio, the ratio floored.
+    From totals :math:`x`, and from spliced counts :math:`s`,
+
+    .. math:: S' = \hat p\, x, \quad U' = (1 - \hat p)\, x \qquad \text{and} \qquad
+              S' = s, \quad U' = s\, \frac{1 - \hat p}{\max(\hat p, p_\mathrm{min})}.
 
     Parameters
     ----------
@@ -205,7 +207,7 @@ def split_counts(
     input
         The kind of `counts`.
     floor
-        Smallest ratio that may divide, with ``input="spliced"``.
+        :math:`p_\mathrm{min}`, the smallest ratio that may divide, with ``input="spliced"``.
 
     Returns
     -------

@@ -45,23 +45,27 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 class RatioHead(nn.Module):
-    """From the latent to each gene's splicing ratio, on the logit scale.
+    r"""From the latent to each gene's splicing ratio, on the logit scale.
 
-    ``logit p = W h(z, covariates) + b (+ w * own)``. It starts at the gene mean: output weights
-    are zero and ``b`` is the gene's training logit, so whatever it says beyond the mean is learnt.
+    .. math:: \eta_g = \mathrm{logit}\,\hat p_g
+              = \big(W\, t(z, \text{covariates})\big)_g + b_g + w_g o_g
+
+    with hidden layers :math:`t` and the gene's own standardised count :math:`o_g`. It starts at the
+    gene mean: :math:`W` and :math:`w` are zero and :math:`b_g` is the logit of the gene's training
+    ratio, so whatever it says beyond the mean is learnt.
 
     Parameters
     ----------
     n_latent, n_genes
         L and G.
     head
-        ``"linear"`` (h is the identity), ``"mlp2"`` and ``"mlp3"`` (one and two hidden layers
+        ``"linear"`` (t is the identity), ``"mlp2"`` and ``"mlp3"`` (one and two hidden layers
         before the output layer) or ``"bottleneck"`` (two hidden layers, the second of
         ``n_hidden // 8`` units, so that W has low rank).
     activation
         ``"sigmoid"`` has one output per gene; ``"softmax"`` has two, spliced and unspliced,
-        normalised over the two. softmax(a, b) = sigmoid(a - b): the same functions, written with
-        twice the parameters.
+        normalised over the two. :math:`e^a / (e^a + e^b) = \mathrm{sigmoid}(a - b)`: the same
+        functions, written with twice the parameters.
     n_hidden, dropout_rate
         Width and dropout of the hidden layers.
     own_total
@@ -142,11 +146,11 @@ class RatioHead(nn.Module):
             self.initialised.fill_(True)
 
     def penalty(self) -> torch.Tensor:
-        """Minus the log of a standard normal prior on the output weights, without its constant.
+        r"""Minus the log of a standard normal prior on the output weights, without its constant.
 
         Returns
         -------
-        Half their squared norm, a scalar.
+        :math:`\tfrac12 (\lVert W \rVert^2 + \lVert w \rVert^2)`, a scalar.
         """
         total = self.output.weight.square().sum()
         if self.own_weight is not None:
@@ -205,18 +209,19 @@ def ratio_loss(
 ) -> torch.Tensor:
     r"""Loss of each entry; 0, with no gradient, where nothing was counted (n = s + u = 0).
 
-    With p = sigmoid(logit) and r = s / n:
+    With the logit :math:`\eta`, :math:`\hat p = \mathrm{sigmoid}(\eta)` and :math:`r = s / n`:
 
-    ============== ================================================================
-    binomial       :math:`-\log p(s \mid n, p)` without its constant
-                   :math:`\log\binom{n}{s}`: :math:`n\,\mathrm{softplus}(l) - s\,l`
-    beta_binomial  the same with :math:`p \to \mathrm{Beta}(pc, (1-p)c)`, c the gene's
-                   concentration
-    mse            :math:`(p - r)^2`
-    weighted_mse   :math:`w_g (p - r)^2`, weights proportional to the gene's total counts
+    ============== ==================================================================
+    binomial       :math:`-\log p(s \mid n, \hat p)` without its constant
+                   :math:`\log\binom{n}{s}`: :math:`n \log(1 + e^\eta) - s\,\eta`
+    beta_binomial  :math:`\log B(\hat p c, (1 - \hat p) c)
+                   - \log B(\hat p c + s, (1 - \hat p) c + u)`: the same with p drawn from
+                   :math:`\mathrm{Beta}(\hat p c, (1 - \hat p) c)`, c the gene's concentration
+    mse            :math:`(\hat p - r)^2`
+    weighted_mse   :math:`w_g (\hat p - r)^2`, weights proportional to the gene's total counts
                    in training, mean 1
-    l1             :math:`|p - r|`
-    ============== ================================================================
+    l1             :math:`|\hat p - r|`
+    ============== ==================================================================
 
     Parameters
     ----------

@@ -82,7 +82,20 @@ def ratio_report(
     connectivities: sp.sparray | sp.spmatrix | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Score predicted splicing ratios, with the gene mean's own value beside each pooled score.
+    r"""Score predicted splicing ratios, with the gene mean's own value beside each pooled score.
+
+    :math:`D^2` is the share of binomial deviance explained over the baseline :math:`m`, summed over
+    the observed entries; within-gene r weighs the Pearson correlation of each gene, over the cells
+    :math:`C_g` in which it is seen, by their number; and the calibration slope :math:`b` is that of
+    a logistic regression:
+
+    .. math::
+        D^2 &= 1 - \frac{\sum d(s, n, \hat p)}{\sum d(s, n, m)}, \qquad
+            d(s, n, \hat p) = 2 \log \frac{p(s \mid n, r)}{p(s \mid n, \hat p)}, \\
+        \bar r &= \frac{\sum_g |C_g|\, \mathrm{cor}_{c \in C_g}(\hat p_{cg}, r_{cg})}
+            {\sum_g |C_g|}, \\
+        \mathrm{logit}\, \mathrm{E}[r] &= \mathrm{logit}\, m
+            + b\, (\mathrm{logit}\, \hat p - \mathrm{logit}\, m).
 
     Parameters
     ----------
@@ -113,10 +126,9 @@ def ratio_report(
     ``_gene_mean``. ``within_gene_r``: mean over genes weighted by observed cells, a constant
     counting as 0, and ``within_gene_r_median``; ``within_gene_r_min_counts_2`` and
     ``within_gene_r_min_counts_2_median``: the same over entries n >= 2.
-    ``calibration_slope``: the maximum-likelihood beta of logit E[r] = logit baseline +
-    beta (logit predicted - logit baseline), 1 when calibrated within genes, NaN for the baseline
-    itself. ``pit_n_1``, ``pit_n_2_to_4``, ``pit_n_5_up``: share of the randomised probability
-    integral transform in [0.05, 0.95], 0.9 when calibrated; NaN without entries.
+    ``calibration_slope``: 1 when calibrated within genes, NaN for the baseline itself.
+    ``pit_n_1``, ``pit_n_2_to_4``, ``pit_n_5_up``: share of the randomised probability integral
+    transform in [0.05, 0.95], 0.9 when calibrated; NaN without entries.
 
     Raises
     ------
@@ -295,7 +307,10 @@ def latent_report(
 
 
 def paired_interval(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
-    """Mean of the paired differences a - b with its 95 % t-interval.
+    r"""Mean of the paired differences a - b with its 95 % t-interval.
+
+    .. math:: \bar\delta \pm t_{k-1,\,0.975}\, \frac{\mathrm{SD}(\delta)}{\sqrt k}, \qquad
+              \delta_i = a_i - b_i, \quad i = 1, \dots, k
 
     Parameters
     ----------

@@ -33,17 +33,18 @@ from .prediction import SplicingMixin
 
 
 class SplicedVAE(SplicingMixin, SCVI):
-    """scVI with a head that predicts each gene's splicing ratio from its counts alone.
+    r"""scVI with a head that predicts each gene's splicing ratio from its counts alone.
+
+    .. math:: z \sim \mathcal N(0, I), \quad x_g \sim \mathrm{NB}\big(\ell \rho_g(z), \theta_g\big),
+              \quad s_g \sim \mathrm{Binomial}\big(n_g, \hat p_g(z)\big)
 
     Parameters
     ----------
     adata
         Set up by :meth:`setup_anndata`.
-    registry
-        As in :class:`scvi.model.SCVI`.
     n_hidden, n_latent, n_layers, dropout_rate, dispersion, gene_likelihood
         As in :class:`scvi.model.SCVI`, with the negative binomial as default.
-    use_observed_lib_size, latent_distribution
+    registry, use_observed_lib_size, latent_distribution
         As in :class:`scvi.model.SCVI`.
     head, head_activation, own_total
         See :class:`splicedvae.head.RatioHead`.

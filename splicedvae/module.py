@@ -27,7 +27,7 @@ class SplicedVAEModule(VAE):
 
     The loss of a minibatch is the mean over cells of
 
-    .. math:: -\mathrm{ELBO}(x) + \lambda \Big[\sum_g \ell(s_g, u_g, p_g)
+    .. math:: -\mathrm{ELBO}(x) + \lambda \Big[\sum_g \mathrm{loss}(s_g, u_g, \hat p_g)
               + \tfrac{\tau}{2 N} \lVert W \rVert^2 \Big]
 
     (the paper, section 2.1, with the sum over genes written out). With the binomial loss and

@@ -134,12 +134,14 @@ def fit(
     seed: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Velocity of cells from two layers of counts, by scVelo's stochastic model.
+    r"""Velocity of cells from two layers of counts, by scVelo's stochastic model.
+
+    .. math:: v = M_u - \gamma M_s
 
     Layers are size-normalised, one by one, and averaged over the neighbour graph that is there
-    (scVelo's first moments); they themselves stay as they are.
+    (:math:`M_s` and :math:`M_u`, scVelo's first moments); they themselves stay as they are.
 
-    The slope of the steady state is read from the cells with the most counts and from second
+    The slope :math:`\gamma` is read from the cells with the most counts and from second
     moments, both of which expect the noise of counting. Expected counts, such as ratio × total,
     have less of it and bias the slope, so it is then the mean over draws of counts with these
     expectations, while the moments remain those of the expectations.
@@ -215,9 +217,10 @@ def project(
     xkey: str = "Ms",
     overwrite: bool = False,
 ) -> None:
-    """Write a velocity, its graph of transitions and its arrows on an embedding, by scVelo.
+    r"""Write a velocity, its graph of transitions and its arrows on an embedding, by scVelo.
 
-    As for its stochastic model, transitions follow from cosines of signed square roots.
+    As for its stochastic model, transitions from cell i to its neighbour j follow from cosines of
+    signed square roots, :math:`\cos\big(\sqrt{\pm\,x_j - x_i},\, \sqrt{\pm\,v_i}\big)`.
 
     Parameters
     ----------

@@ -45,7 +45,9 @@ def _arrows(adata: AnnData, vkey: str, basis: str) -> np.ndarray:
 
 
 def velocity_scale(train: AnnData, vkey: str = "velocity") -> np.ndarray:
-    """Root mean square of each gene's velocity over training cells, the unit of its axis.
+    r"""Root mean square of each gene's velocity over training cells, the unit of its axis.
+
+    .. math:: \sigma_g = \sqrt{\tfrac1N \textstyle\sum_c v_{cg}^2}
 
     Parameters
     ----------
@@ -64,14 +66,17 @@ def velocity_scale(train: AnnData, vkey: str = "velocity") -> np.ndarray:
 def cell_cosine(
     reference: AnnData, predicted: AnnData, scale: np.ndarray | None = None, vkey: str = "velocity"
 ) -> np.ndarray:
-    """Cosine of each cell's velocity with the reference, over the reference's velocity genes.
+    r"""Cosine of each cell's velocity with the reference, over the reference's velocity genes.
+
+    .. math:: \cos_c = \frac{\sum_g v_{cg} \hat v_{cg} / \sigma_g^2}
+              {\sqrt{\sum_g v_{cg}^2 / \sigma_g^2}\, \sqrt{\sum_g \hat v_{cg}^2 / \sigma_g^2}}
 
     Parameters
     ----------
     reference, predicted
         Two fields of the same cells and genes.
     scale
-        Each gene's unit (genes,), see :func:`velocity_scale`; genes of unit 0 are left out.
+        Each gene's unit :math:`\sigma_g`, see :func:`velocity_scale`; genes of unit 0 are left out.
         Without it, the few genes with the largest counts decide.
     vkey
         Name of the velocity in both.
@@ -134,11 +139,16 @@ def cross_boundary(
     basis: str = "umap",
     seed: int = 0,
 ) -> dict[str, float]:
-    """Cross-boundary direction correctness (CBDir, Qiao & Huang 2021), and coherence beside it.
+    r"""Cross-boundary direction correctness (CBDir, Qiao & Huang 2021), and coherence beside it.
 
-    For an edge A → B: over the cells of A with neighbours in B, the mean cosine between a cell's
-    arrow and the ways to those neighbours. Coherence is the mean cosine of a cell's arrow with
-    those of its neighbours in the same cluster: a smooth field has it, right or wrong.
+    For an edge A → B, over the cells c of A with neighbours :math:`j \in N_B(c)` in B, with arrows
+    a and places x on the embedding,
+
+    .. math:: \mathrm{CBDir}(A \to B) = \operatorname*{mean}_{c \in A}\;
+              \operatorname*{mean}_{j \in N_B(c)} \cos(a_c,\, x_j - x_c).
+
+    Coherence is the mean of :math:`\cos(a_c, a_j)` over a cell's neighbours j in the same cluster:
+    a smooth field has it, right or wrong.
 
     Parameters
     ----------

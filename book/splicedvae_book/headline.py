@@ -8,8 +8,8 @@ from .experiment import measured
 from .fields import OTHER_HALF
 from .profiles import PROFILES
 
-#: Score, its name, its table, what its last column is, and the models of the four columns.
-LINES = (
+# Score, its name, its table, what its last column is, and the models of the four columns.
+_LINES = (
     *(
         (
             score,
@@ -62,7 +62,7 @@ def headline(fitted: pd.DataFrame, fields: pd.DataFrame, verdicts: list[str], fa
 
     tables = {"fits": fitted, "fields": fields}
     rows = []
-    for score, name, table, last, models in LINES:
+    for score, name, table, last, models in _LINES:
         told = [measured(tables[table].loc[model, score]) for model in models]
         cells = [f"{one['mean']:.3f}" for one in told]
         cells[2] = f"**{told[2]['text']}**"
@@ -73,9 +73,9 @@ def headline(fitted: pd.DataFrame, fields: pd.DataFrame, verdicts: list[str], fa
     return "\n".join(
         [
             f"The paper makes {len(verdicts)} claims. Here {held} hold, {partly} hold in part, "
-            f"{failed} do not, and {undefined} cannot be reproduced ({{doc}}`07_scorecard`). What "
-            f"a model can say of cells that it has not seen ({simulated}; mean over {seeds} "
-            "splits, 95 % interval):",
+            f"{failed} do not, and {undefined} cannot be reproduced "
+            f"({{doc}}`chapter 7 <07_scorecard>`). What a model can say of cells that it has not "
+            f"seen ({simulated}; mean over {seeds} splits, 95 % interval):",
             "",
             "| | gene mean | simple model | SplicedVAE | to compare |",
             "| --- | --- | --- | --- | --- |",

@@ -299,7 +299,9 @@ class Checkpoint(Callback):
 
 
 def minibatch_entropy(datamodule: AtlasDataModule, epoch: int = 0) -> dict[str, float]:
-    """How well minibatches mix tissues: the mean entropy of a training minibatch's tissues.
+    r"""How well minibatches mix tissues: the mean entropy of a training minibatch's tissues.
+
+    .. math:: -\sum_t q_t \log q_t, \quad q_t \text{ the share of tissue } t \text{ in a minibatch}
 
     Parameters
     ----------

@@ -16,11 +16,11 @@ logger = logging.getLogger(__name__)
 
 
 def deal(n: int, capacity: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Deal n cells out by weighted round robin to takers of which each holds only so many.
+    r"""Deal n cells out by weighted round robin to takers of which each holds only so many.
 
-    The turn of taker i for its k-th cell is at (k - 1/2) / weights[i], and the n first turns are
-    taken; of turns at the same time, that of the earlier taker. So the shares are as near to the
-    weights as whole cells allow (Sainte-Laguë), what a full taker leaves goes to the others by
+    The turn of taker i for its k-th cell is at :math:`(k - \tfrac12) / w_i`, and the n first turns
+    are taken; of turns at the same time, that of the earlier taker. So the shares are as near to
+    the weights as whole cells allow (Sainte-Laguë), what a full taker leaves goes to the others by
     their weights, with equal weights each has one in turn, and n + 1 cells are the n and one more.
 
     Parameters
@@ -71,12 +71,15 @@ def sampling_plan(
     by: str = "tissue",
     exclude: str | Sequence[str] = (UNMAPPED, MULTIPLE),
 ) -> pd.DataFrame:
-    """Plan a corpus: how many cells of which sample.
+    r"""Plan a corpus: how many cells of which sample.
 
-    Cells are dealt out to tissues by weighted round robin, with weights (cells of the tissue) to
-    the power `alpha`, and within a tissue to its samples in turn, one each, see :func:`deal`. A
-    tissue or sample that runs out leaves its turns to the others. With the same seed, a larger
-    plan takes the same cells and more.
+    Cells are dealt out to tissues by weighted round robin, see :func:`deal`, so that a tissue t of
+    :math:`N_t` cells gets, while it has any left, a share
+
+    .. math:: \frac{N_t^\alpha}{\sum_{t'} N_{t'}^\alpha}
+
+    of them, and within a tissue to its samples in turn, one each. A tissue or sample that runs out
+    leaves its turns to the others. With the same seed, a larger plan takes the same cells and more.
 
     Parameters
     ----------

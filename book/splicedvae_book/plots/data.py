@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from scipy.stats import binom
 
-from .style import BLUE, COLOURS, INK, ORANGE, _panel
+from .style import BLUE, COLOURS, INK, ROLES, _panel
 
 
 def ratio_against_depth(s: np.ndarray, n: np.ndarray, p: float, ax: Axes | None = None) -> Axes:
@@ -36,7 +36,7 @@ def ratio_against_depth(s: np.ndarray, n: np.ndarray, p: float, ax: Axes | None 
     areas = 4 + 250 * cells[seen] / cells[seen].max()
     ax.scatter(*points, areas, color=INK, lw=0, label="cells")
     ax.set_ylim(-0.06, 1.06)
-    ax.axhline(p, color=ORANGE, label="gene mean")
+    ax.axhline(p, color=ROLES["null"], lw=2, label="gene mean")
     ax.locator_params(axis="x", integer=True)
     ax.legend(loc="lower right")
     return ax
@@ -93,7 +93,7 @@ def error_bound(scores: pd.DataFrame, paper: tuple[float, float], ax: Axes | Non
         (line,) = ax.plot(r, row["sd"] * np.sqrt(1 - r**2), label=f"{name}: bound")
         ax.plot(row["r"], row["rmse"], "o", color=line.get_color(), mec=INK, ms=9)
     ax.plot([], [], "o", color="white", mec=INK, ms=9, label="gene mean")
-    ax.plot(*paper, "*", color="#F0E442", mec=INK, ms=17, label="the paper")
+    ax.plot(*paper, "*", color=ROLES["paper"], mec=INK, ms=17, label="the paper")
     ax.set_ylim(0, None)
     ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=10)
     return ax

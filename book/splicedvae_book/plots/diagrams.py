@@ -59,7 +59,7 @@ def architecture(ax: Axes | None = None) -> Axes:
         (6.2, 2.2, GREEN, "decoder\n$L \\to H \\to G$"),
         (8.4, 2.2, GREEN, r"means $\ell\rho$" + "\n$(B, G)$"),
         (6.2, 0.8, ORANGE, "splicing head\n$L \\to G$"),
-        (8.4, 0.8, ORANGE, "ratios $p$\n$(B, G)$"),
+        (8.4, 0.8, ORANGE, "ratios $\\hat p$\n$(B, G)$"),
     ):
         frame = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": colour, "lw": 2}
         ax.text(x, y, text, ha="center", va="center", size=12, bbox=frame)
@@ -71,7 +71,7 @@ def architecture(ax: Axes | None = None) -> Axes:
     ax.text(2.9, 0.78, "each gene's own total", ha="center", size=11, color="#555555")
     for y, colour, law in (
         (2.75, GREEN, r"$x \sim \mathrm{NB}(\ell\rho, \theta)$"),
-        (0.15, ORANGE, r"$s \sim \mathrm{Binomial}(n, p)$"),
+        (0.15, ORANGE, r"$s \sim \mathrm{Binomial}(n, \hat p)$"),
     ):
         ax.text(8.4, y, law, ha="center", size=12, color=colour)
     return ax

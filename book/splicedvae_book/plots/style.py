@@ -21,7 +21,14 @@ COLOURS = {
 }
 INK, BLUE, ORANGE, GREEN = "#222222", "#0072B2", "#D55E00", "#009E73"
 #: Where a field or a score comes from, each with its colour.
-ROLES = {"truth": INK, "ours": ORANGE, "baseline": BLUE, "null": "#999999", "ceiling": GREEN}
+ROLES = {
+    "truth": INK,
+    "ours": ORANGE,
+    "baseline": BLUE,
+    "null": "#999999",
+    "ceiling": GREEN,
+    "paper": "#CC79A7",
+}
 
 
 def use_style() -> None:
@@ -38,7 +45,7 @@ def use_style() -> None:
             "axes.titlesize": 11,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, "#CC79A7", "#56B4E9"]),
+            "axes.prop_cycle": plt.cycler(color=[BLUE, ORANGE, GREEN, "#56B4E9", "#E69F00"]),
             "legend.frameon": False,
         }
     )
