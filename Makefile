@@ -7,9 +7,10 @@ BIN     := $(VENV)/bin
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 STAMP   := $(VENV)/.installed
 EXTRAS  := atlas,book,search,test,velocity
+COURSE  := $(VENV)-course
 
 .DEFAULT_GOAL := help
-.PHONY: help install book results notebooks test lint constraints clean
+.PHONY: help install book results notebooks pdf assignments links lint test constraints clean
 
 help:          ## list the targets
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,12 +37,29 @@ results: $(STAMP) ## only the fits that the chapters share
 notebooks: $(STAMP) ## write book/*.ipynb anew from book/*.py
 	@$(BIN)/python book/build.py notebooks
 
+pdf: $(STAMP) ## print the book that was built as one PDF (needs Chromium or Chrome)
+	@$(BIN)/python book/pdf.py
+
+# otter-grader can't be installed beside cellrank: its environment is laid over the other one.
+$(COURSE)/.installed: $(STAMP) requirements-course.txt
+	@$(BIN)/python -m venv --without-pip $(COURSE)
+	@$(BIN)/python -c 'import site; print("import site; site.addsitedir(%r)" % site.getsitepackages()[0])' \
+	  > $$($(COURSE)/bin/python -c 'import site; print(site.getsitepackages()[0])')/below.pth
+	@$(PIP) --python $(COURSE) install --quiet --no-deps --requirement requirements-course.txt
+	@touch $@
+
+assignments: $(COURSE)/.installed ## write the course's assignments and check their grading
+	@$(COURSE)/bin/python book/course.py
+
+links: $(STAMP) ## ask for every external link of the book that was built
+	@$(BIN)/jupyter-book build _build/executed --path-output . --builder linkcheck
+
 lint: $(STAMP) ## check style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
 test: $(STAMP) ## run every test, the slow ones too
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n logical --dist loadfile
 
 constraints:   ## resolve the newest versions anew into constraints.txt (with the oldest Python)
 	@set -e; tmp=$$(mktemp -d); trap 'rm -rf $$tmp' EXIT; "$(PYTHON)" -m venv $$tmp; \

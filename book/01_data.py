@@ -9,7 +9,7 @@
 # read off a single cell is chance?
 
 # %% tags=["parameters"]
-profile = "standard"  # type: str (smoke, standard or full)
+profile = "smoke"  # type: str (smoke: a first look; standard, full: the figures of the book)
 
 # %% tags=["remove-stderr"]
 import anndata

@@ -9,7 +9,7 @@
 # be added, how is it trained, and how loudly must it ask to be heard?
 
 # %% tags=["parameters"]
-profile = "standard"  # type: str (smoke, standard or full)
+profile = "smoke"  # type: str (smoke: a first look; standard, full: the figures of the book)
 
 # %% tags=["remove-stderr"]
 import inspect

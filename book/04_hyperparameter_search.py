@@ -8,7 +8,7 @@
 # when the best of ninety noisy scores would be high even if all ninety models were the same?
 
 # %% tags=["parameters"]
-profile = "standard"  # type: str (smoke, standard or full)
+profile = "smoke"  # type: str (smoke: a first look; standard, full: the figures of the book)
 results = "_build/results"  # type: str (folder of the searches that are made once)
 
 # %% tags=["remove-stderr"]

@@ -12,7 +12,7 @@
 # data.
 
 # %% tags=["parameters"]
-profile = "standard"  # type: str (smoke, standard or full)
+profile = "smoke"  # type: str (smoke: a first look; standard, full: the figures of the book)
 results = "_build/results"  # type: str (folder of the fits that are made once)
 
 # %% tags=["remove-stderr"]

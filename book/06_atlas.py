@@ -13,7 +13,7 @@
 # tissue can answer it and on a simulated corpus for the rest, and says what ten million would cost.
 
 # %% tags=["parameters"]
-profile = "standard"  # type: str (smoke, standard or full)
+profile = "smoke"  # type: str (smoke: a first look; standard, full: the figures of the book)
 results = "_build/results"  # type: str (folder of the runs that are made once)
 
 # %% tags=["remove-stderr"]

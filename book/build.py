@@ -23,7 +23,6 @@ import shutil
 import subprocess
 import sys
 import time
-import tomllib
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -36,23 +35,15 @@ from ipykernel.kernelspec import write_kernel_spec
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-ROOT = Path(__file__).resolve().parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REPOSITORY = PROJECT["urls"]["Repository"]
+# beside this script
+import mathjax
+from colab import PROJECT, REPOSITORY, ROOT, SITE, run_time, setup_cell
+from colab import TAGGED as TAGGED
+from release import branch, commit
+
 CELL_TIMEOUT = {"smoke": 300, "standard": 1800, "full": 14400}  # seconds
 PROVENANCE = "application/vnd.splicedvae.provenance+json"
 PACKAGES = ("torch", "scvi-tools", "scvelo", "scanpy", "anndata", "numpy", "pandas")
-
-TAGGED = f"git+{REPOSITORY}@v{PROJECT['version']}"
-COLAB_SETUP = f"""\
-# On Colab, this installs the package and looks for a GPU. Elsewhere it does nothing.
-import sys
-
-if "google.colab" in sys.modules:
-    %pip install --quiet "splicedvae[atlas,search,velocity] @ {TAGGED}"
-    import torch
-
-    print("GPU:", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; CPU")"""
 
 
 class BuildError(Exception):
@@ -67,7 +58,8 @@ def toc() -> dict:
 def chapters() -> list[Path]:
     """Return the sources of the chapters that the table of contents names, in its order."""
     files = [entry["file"] for part in toc()["parts"] for entry in part["chapters"]]
-    return [s for s in (ROOT / f"{name}.py" for name in files) if s.exists()]
+    sources = (ROOT / f"{name}.py" for name in files)
+    return [s for s in sources if s.exists() and s.stem[0].isdigit()]  # course.py is a script
 
 
 def source_hash() -> str:
@@ -84,7 +76,9 @@ def source_hash() -> str:
 def read_chapter(source: Path) -> nbformat.NotebookNode:
     """Read a py:percent source as a notebook without outputs, the same to the byte every time."""
     notebook = jupytext.read(source)
-    setup = nbformat.v4.new_code_cell(COLAB_SETUP, metadata={"tags": ["remove-cell"]})
+    title, _, opening = notebook.cells[0].source.partition("\n")
+    notebook.cells[0].source = f"{title}\n\n{run_time(source.stem)}\n{opening}"
+    setup = nbformat.v4.new_code_cell(setup_cell(source.stem), metadata={"tags": ["remove-cell"]})
     notebook.cells.insert(1, setup)  # after the title
     for position, cell in enumerate(notebook.cells):
         cell["id"] = hashlib.sha256(f"{position} {cell.cell_type}".encode()).hexdigest()[:8]
@@ -150,7 +144,7 @@ def given_parameters(items: list[str], notebooks: dict[str, nbformat.NotebookNod
 
 
 def execute(
-    name: str, notebook: nbformat.NotebookNode, target: Path, parameters: dict, timeout: int
+    name: str, notebook: nbformat.NotebookNode, target: Path, parameters: dict, timeout: int | None
 ) -> dict:
     """Execute a chapter into `target` and return its facts; raise BuildError if a cell fails."""
     start, fault = time.perf_counter(), None
@@ -217,29 +211,27 @@ def copy_tree(executed: Path) -> None:
     skip = shutil.ignore_patterns("*.py", "*.ipynb", "splicedvae_book", "__pycache__", ".*")
     shutil.copytree(ROOT / "book", executed / "book", ignore=skip)
     config = yaml.safe_load((ROOT / "_config.yml").read_text())
-    config["repository"] = {"url": REPOSITORY, "branch": "main"}
+    # The Colab badge of a published version opens the notebook of that version.
+    config["repository"] = {"url": REPOSITORY, "branch": branch()}
     buttons = ("use_repository_button", "use_issues_button", "use_edit_page_button")
     config["html"] |= dict.fromkeys(buttons, True)
     sphinx = config["sphinx"]["config"]
     # A chapter is edited in its .py source; the notebook beside it is generated.
-    sphinx["html_context"] = {
+    sphinx["html_context"] |= {
         "edit_page_provider_name": "GitHub",
         "edit_page_url_template": f"{REPOSITORY}/edit/main/"
         "{{ file_name | replace('.ipynb', '.py') }}",
     }
-    if os.environ.get("BOOK_ONLINE") != "1":  # unreachable inventories would fail a strict build
+    if os.environ.get("BOOK_ONLINE") == "1":
+        link = '<a href="../splicedvae.pdf">the whole book as one PDF</a>'
+        config["parse"]["myst_substitutions"]["pdf"] = link
+    else:  # unreachable inventories would fail a strict build
         sphinx.pop("intersphinx_mapping", None)
+    sphinx |= mathjax.install(executed / "book" / "_static")
     contents = toc()
     contents["parts"][-1]["chapters"].append({"file": "book/status"})
     for name, value in (("_config.yml", config), ("_toc.yml", contents)):
         (executed / name).write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
-
-
-def commit() -> str:
-    """Return the commit this tree stands at, marked when files differ from it."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=12"]
-    found = subprocess.run(command, capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
 
 
 def peak_memory_gib() -> float:
@@ -256,11 +248,13 @@ def write_status(build: Path, facts: dict) -> None:
         return "| " + " | ".join("—" if v is None else str(v) for v in values) + " |"
 
     keys = ("chapter", "profile", "data", "simulated", "device", "seconds")
+    address = f"{REPOSITORY}/commit/{facts['commit'].removesuffix('-dirty')}"
     lines = [
         "# Status of this build\n",
-        f"Profile **{facts['profile']}**, commit `{facts['commit']}`, {facts['date']}, "
-        f"{facts['seconds']:.0f} s before rendering, at most {facts['peak_memory_gib']} GiB in one "
-        "process. A page built from simulated cells says so here and in its own banner.\n",
+        f"Profile **{facts['profile']}**, commit [`{facts['commit']}`]({address}), "
+        f"{facts['date']}, {facts['seconds']:.0f} s before rendering, at most "
+        f"{facts['peak_memory_gib']} GiB in one process. A page built from simulated cells says so "
+        f"here and in its own banner. There are [other versions]({SITE}/versions.html).\n",
         row(*keys),
         row(*["---"] * len(keys)),
         *(row(f"[]({c['chapter']})", *(c[key] for key in keys[1:])) for c in facts["chapters"]),

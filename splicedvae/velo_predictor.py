@@ -7,9 +7,11 @@ SMOTETomek, which interpolates between cells of a class, before cells are set as
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal, Self
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -213,7 +215,9 @@ class VeloPredictor:
 
 def _libraries() -> tuple:
     try:
-        import imblearn
+        # imblearn imports scikit-learn's tests, and those of 1.6 ask for this variable
+        with patch.dict(os.environ, SCIPY_ARRAY_API="1"):
+            import imblearn
         import xgboost
     except ImportError as error:
         raise ImportError(

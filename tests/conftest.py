@@ -1,6 +1,10 @@
 """Data that tests share; one thread, so that sums do not depend on the number of cores."""
 
+import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -33,3 +37,20 @@ def _simulated():
 def simulated(_simulated):
     """400 simulated cells of 120 genes, a copy for each test."""
     return _simulated.copy()
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory) -> Path:
+    """The _build folder of a smoke build of exactly these sources, made if there is none."""
+    from build import ROOT, source_hash  # here, as only few tests need what the book needs
+
+    build = ROOT / "_build"
+    if (build / "build.json").exists():
+        facts = json.loads((build / "build.json").read_text())
+        if (facts["profile"], facts["source"]) == ("smoke", source_hash()):
+            return build
+    out = tmp_path_factory.mktemp("book")
+    command = [sys.executable, ROOT / "book" / "build.py", "book", "--profile", "smoke"]
+    done = subprocess.run([*command, "--out", out], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return out / "_build"

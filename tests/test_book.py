@@ -31,20 +31,6 @@ def run(root: Path, *arguments: str) -> subprocess.CompletedProcess:
 # --- the whole book, in its smallest profile --------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory) -> Path:
-    """The _build folder of a smoke build of exactly these sources, made if there is none."""
-    build = ROOT / "_build"
-    if (build / "build.json").exists():
-        facts = json.loads((build / "build.json").read_text())
-        if (facts["profile"], facts["source"]) == ("smoke", book_build.source_hash()):
-            return build
-    out = tmp_path_factory.mktemp("book")
-    done = run(ROOT, "book", "--profile", "smoke", "--out", str(out))
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return out / "_build"
-
-
 def article(build: Path, name: str) -> BeautifulSoup:
     page = (build / "html" / "book" / f"{name}.html").read_text()
     return BeautifulSoup(page, "html.parser").find("article")
@@ -200,7 +186,8 @@ def small_book(tmp_path):
 
     def make(last_line: str) -> Path:
         shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
-        for name in ("pyproject.toml", "_config.yml", "book/build.py", "book/references.bib"):
+        scripts = [f"book/{name}.py" for name in ("build", "colab", "mathjax", "release")]
+        for name in ("pyproject.toml", "_config.yml", "book/references.bib", *scripts):
             shutil.copy(ROOT / name, tmp_path / name)
         (tmp_path / "_toc.yml").write_text(
             "format: jb-book\nroot: book/intro\nparts:\n  - chapters:\n    - file: book/01_one\n"
@@ -226,6 +213,23 @@ def test_parameters_reach_the_chapter(small_book):
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.rstrip().endswith("_build/html/index.html")
     assert outputs(root)[0].text == "profile='smoke' epochs=7 rate=1.0\n"
+
+
+@pytest.mark.slow
+def test_a_tagged_build_opens_its_own_notebooks_and_names_its_commit(small_book):
+    root = small_book("pass")
+    git = ["git", "-C", str(root), "-c", "user.name=reader", "-c", "user.email=reader@localhost"]
+    (root / ".gitignore").write_text("_build\n__pycache__\n")
+    tag = f"v{book_build.PROJECT['version']}"
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"], ["tag", tag]):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.check_output([*git, "rev-parse", "--short=12", "HEAD"], text=True).strip()
+    assert run(root, "book", "--profile", "smoke").returncode == 0
+    repository = book_build.REPOSITORY.removeprefix("https://github.com/")
+    page = (root / "_build" / "html" / "book" / "01_one.html").read_text()
+    assert f"colab.research.google.com/github/{repository}/blob/{tag}/book/01_one" in page
+    status = article(root / "_build", "status")
+    assert status.find("a", href=f"{book_build.REPOSITORY}/commit/{head}").get_text() == head
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+// Takes the place of a script of the theme (1.5 MB) that draws icons which the theme's fonts hold too.
