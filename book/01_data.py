@@ -9,7 +9,7 @@
 # read off a single cell is chance?
 
 # %% tags=["parameters"]
-profile = "smoke"  # type: str (smoke: a first look; standard, full: the figures of the book)
+profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
 
 # %% tags=["remove-stderr"]
 import anndata
@@ -56,7 +56,8 @@ ax = lab.plots.splicing_diagram()
 #
 # ## What was counted
 #
-# A sequencer tells the forms apart by where its reads fall: in an intron, or not. Our cells come
+# The two forms are told apart afterwards, by where the reads of a molecule fall: in an intron, or
+# not. (An unspliced molecule of which only exons were read passes for spliced.) Our cells come
 # from the developing pancreas of the mouse at embryonic day 15.5 {cite:p}`Bastidas-Ponce2019`,
 # unless the banner above, which states their {term}`provenance`, calls them simulated. Here are a
 # few cells and four genes of which both forms are common.
@@ -143,8 +144,9 @@ expected = (binom.cdf(high, n[seen, gene], p) - binom.cdf(low - 1, n[seen, gene]
 # %% tags=["hide-input"]
 lab.profiles.finding(
     f"for *{adata.var_names[gene]}*, {inside:.1%} of the cells lie in the band, where "
-    f"{expected:.1%} would if its ratio were the same in all of them. The gap between the two is "
-    "what is left for biology to explain.",
+    f"{expected:.1%} would if its ratio were the same in all of them. Where the first is "
+    "no lower than the second, the cells give no sign that the ratio differs between them; how far it "
+    "is lower is the share of cells that one ratio cannot explain.",
     profile,
 )
 
@@ -368,25 +370,26 @@ worst = (recovered.sub(recovered["the true p"], axis=0)).abs().to_numpy().max()
 lab.profiles.finding(
     f"the estimates miss the known ceiling by at most {worst:.3f}. With three molecules per entry "
     f"on average, the true ratio itself correlates with the observed one at only "
-    f"{recovered.loc[3, 'the true p']:.2f} within a gene.",
+    f"{recovered.loc[3, 'the true p']:.2f} within a gene (entries with n ≥ 2).",
     profile,
 )
 
 # %% [markdown]
-# Now the cells at hand, and two scores that the rest of the book rests on. {term}`D²` asks how much
-# of the binomial {term}`deviance`, which is twice the log-likelihood that a prediction falls short
-# of $\hat p = r$, goes away when the gene mean $m$ is replaced by $\hat p$:
+# Now the cells at hand, and two scores that the rest of the book rests on. The binomial
+# {term}`deviance` of a prediction is twice the log-likelihood by which it falls short of the best
+# one, the observed $r$ itself. {term}`D²` asks which share of the gene mean's deviance goes away
+# when the mean $m$ is replaced by $\hat p$:
 #
 # $$ D^2 = 1 - \frac{\sum d(s, n, \hat p)}{\sum d(s, n, m)}, \qquad
 #    d(s, n, \hat p) = 2 \log \frac{p(s \mid n, r)}{p(s \mid n, \hat p)} . $$ (eq-d2)
 #
 # {term}`Within-gene r <within-gene r>` is the correlation of $\hat p$ with $r$ over the cells of
-# one gene, averaged over a list of genes that is fixed before any model runs. The gene mean has 0
-# in both by definition.
+# one gene, averaged over a list of genes that is fixed before any model runs, each weighted by the
+# cells in which it is seen. The gene mean has 0 in both by definition.
 
 # %%
 listed = sv.metrics.within_gene_list(n[train], n[test])
-listed = listed if listed.any() else None  # a thinned run has too few cells for the list
+listed = listed if listed.any() else None  # a smoke run has too few cells for the list
 ceiling = sv.metrics.bootstrap_ceiling(s[test], u[test], gene_mean.mean_, listed)
 thinned = sv.metrics.thinning_ceiling(s[test], u[test], listed)
 rows = ["rmse_observed", "r_observed", "d2", "within_gene_r", name]

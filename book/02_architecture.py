@@ -9,7 +9,7 @@
 # be added, how is it trained, and how loudly must it ask to be heard?
 
 # %% tags=["parameters"]
-profile = "smoke"  # type: str (smoke: a first look; standard, full: the figures of the book)
+profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
 
 # %% tags=["remove-stderr"]
 import inspect

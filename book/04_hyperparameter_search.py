@@ -8,7 +8,7 @@
 # when the best of ninety noisy scores would be high even if all ninety models were the same?
 
 # %% tags=["parameters"]
-profile = "smoke"  # type: str (smoke: a first look; standard, full: the figures of the book)
+profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
 results = "_build/results"  # type: str (folder of the searches that are made once)
 
 # %% tags=["remove-stderr"]
@@ -465,11 +465,12 @@ lab.profiles.finding(
 #     },
 #     sampler="tpe",
 #     objective="d2",
-#     n_trials=20,
+#     n_trials=trials,
+#     max_epochs=epochs,
 #     storage="sqlite:///own.db",
 # )
 # optuna.importance.get_param_importances(study)
-# sv.search.confirm(study, adata, (train, val, test))
+# sv.search.confirm(study, adata, (train, val, test), max_epochs=epochs)
 # ```
 # Read the last line once, when you have decided that the search is over. If you then go back to
 # change the space because you did not like the test scores, the test cells have become validation

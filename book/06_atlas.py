@@ -4,8 +4,8 @@
 # A {term}`head` that was trained on one tissue has seen one set of programmes. The paper's answer
 # is size: it goes to scBaseCount {cite:p}`Youngblut2025`, which holds hundreds of millions of cells
 # of the Sequence Read Archive, all counted anew with one pipeline that keeps spliced and unspliced
-# molecules apart, and draws a corpus of about ten million of them, sampled evenly over 78 tissues
-# {cite:p}`SplicedVAE2026`. Whether the model then knows anything about a tissue that was *not*
+# molecules apart, and draws a corpus of about ten million of them from 78 tissues, more evenly than
+# they come {cite:p}`SplicedVAE2026`. Whether the model then knows anything about a tissue that was *not*
 # among them, it leaves open. Do ten million cells teach a model about the next one?
 #
 # This chapter builds the road to ten million cells in four steps, each of which runs on a laptop: a
@@ -13,7 +13,7 @@
 # tissue can answer it and on a simulated corpus for the rest, and says what ten million would cost.
 
 # %% tags=["parameters"]
-profile = "smoke"  # type: str (smoke: a first look; standard, full: the figures of the book)
+profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
 results = "_build/results"  # type: str (folder of the runs that are made once)
 
 # %% tags=["remove-stderr"]
@@ -451,7 +451,7 @@ lab.profiles.finding(
 # ```
 # A tenth of the files is fetched, so the bill is a tenth. The shares change where a tissue now runs
 # out of cells and leaves its turns to others. What no share shows is the number of laboratories:
-# ten times more cells of ten times fewer samples are less independent, and what fails on a new
+# ten times as many cells from each of a tenth of the samples are less independent, and what fails on a new
 # dataset is exactly what a model learns from few.
 # :::
 #

@@ -11,7 +11,7 @@
 # paper holds?
 
 # %% tags=["parameters"]
-profile = "smoke"  # type: str (smoke: a first look; standard, full: the figures of the book)
+profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
 results = "_build/results"  # type: str (folder of the fits that are made once)
 
 # %% tags=["remove-stderr"]
@@ -62,7 +62,11 @@ claims[["definition", "baseline", "null", "ceiling"]]
 # does beat, or the definition under which it is true; *does not hold* means that no such difference
 # is seen. *Cannot be reproduced* is said where the paper does not define what was measured, and no
 # definition that we tried comes near its figures (`lab.scorecard.NEAR_RMSE` and `NEAR_R` say how
-# near).
+# near). For the four directions, where the paper's 0.50 is low, *surpassed* takes the place of
+# *holds*, and *higher than the paper's, but above no more than …* names what it beats.
+# Velo-Predictor's 88 % holds if we reach 85 % without leakage, and *only under* it if with it; the
+# share of genes, if it comes within a hundredth on 8,000 genes. In the rows of velocity, the last
+# column holds what measured counts reach, which a prediction may surpass.
 #
 # :::{margin} Machine learning
 # **Paired by seed.** A seed decides which cells are held out, and some cells are easier than others

@@ -23,7 +23,6 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import nbformat
@@ -39,7 +38,7 @@ import os, sys
 def watch(event, args, places=tuple(os.environ.get("PLACES", "/").split(":"))):
     if event == "open" and isinstance(args[0], str) and args[2] & (os.O_WRONLY | os.O_RDWR):
         path = os.path.abspath(args[0])
-        if not path.startswith(places):
+        if not path.startswith(places) and "__pycache__" not in path:
             with open(os.environ["PLACES"].split(":")[0] + "/outside.txt", "a") as file:
                 print(path, file=file)
 sys.addaudithook(watch)
@@ -94,7 +93,8 @@ def colab_environment(folder: Path) -> Path:
     (site,) = (folder / "colab").glob("lib/*/site-packages")
     (site / "google" / "colab").mkdir(parents=True)
     (site / "google" / "colab" / "__init__.py").touch()
-    (site / "sitecustomize.py").write_text(WATCH)
+    (site / "watch.py").write_text(WATCH)
+    (site / "watch.pth").write_text("import watch\n")  # runs at every start
     return folder / "colab"
 
 
@@ -159,11 +159,17 @@ def run_all(names: list[str], profile: str, out: Path, here: bool, jobs: int) ->
         runs = list(pool.map(run_alone, *zip(*given, strict=True)))
     for run in runs:
         run["setup_seconds"] = setup_seconds
-        after, outside = run.pop("packages"), run.pop("outside")
-        changed = {k: f"{v} → {after.get(k)}" for k, v in before.items() if after.get(k) != v}
-        if changed or outside:
-            raise BuildError(f"{run['chapter']} changed {changed} and wrote to {outside}")
+        run["torch"] = run["packages"]["torch"]
+        stayed_alone(run, before)
     return runs
+
+
+def stayed_alone(run: dict, before: dict[str, str]) -> None:
+    """Raise BuildError if a run changed a package that was there, or wrote outside its places."""
+    after, outside = run.pop("packages"), run.pop("outside")
+    changed = {k: f"{v} → {after.get(k)}" for k, v in before.items() if after.get(k) != v}
+    if changed or outside:
+        raise BuildError(f"{run['chapter']} changed {changed} and wrote to {outside}")
 
 
 def record(runs: list[dict]) -> None:
@@ -172,7 +178,6 @@ def record(runs: list[dict]) -> None:
     facts = {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "python": platform.python_version(),
-        "torch": version("torch"),
     }
     known = {(r["chapter"], r["device"], r["profile"]): r for r in old}
     known |= {(r["chapter"], r["device"], r["profile"]): r | facts for r in runs}

@@ -314,8 +314,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     root = args.root.resolve()
     names = args.names or sorted(f.stem for f in (root / "book" / "assignments").glob("*.py"))
-    (root / "_build").mkdir(exist_ok=True)
-    use_this_python(root / "_build")
+    folder = root / "_build" / "assignments"
+    folder.mkdir(parents=True, exist_ok=True)
+    use_this_python(folder)  # not the kernel of a book that is being built
     os.environ |= {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}  # no screen; two run at a time
     faults = []
     print("assignment".ljust(26), *(f"{key:>15}" for key in COUNTED))

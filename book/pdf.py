@@ -63,14 +63,27 @@ def single_page(folder: Path) -> str:
     return str(first)
 
 
+@contextmanager
+def temporary(file: Path, text: str) -> Iterator[None]:
+    """Keep a file for as long as it is printed: a site that is published must not hold it."""
+    file.write_text(text)
+    try:
+        yield
+    finally:
+        file.unlink()
+
+
 def write_pdf(build: Path) -> Path:
     """Print the book beside its pages and return the file's path."""
     page, target = build / "html" / "book" / "all.html", build / "html" / "splicedvae.pdf"
-    page.write_text(single_page(page.parent))
-    with browser() as chromium:
+    if not (page.parent / "intro.html").exists():
+        sys.exit(f"pdf.py: there is no book in {build}; run make book")
+    text = single_page(page.parent)
+    with browser() as chromium, temporary(page, text):
         tab = chromium.new_page(color_scheme="light")
+        tab.set_default_timeout(120_000)  # it is a whole book
         tab.goto(page.as_uri())
-        tab.evaluate("MathJax.startup.promise")
+        tab.evaluate("window.MathJax?.startup?.promise")
         tab.pdf(
             path=target,
             format="A4",
@@ -82,7 +95,6 @@ def write_pdf(build: Path) -> Path:
             outline=True,
             tagged=True,
         )
-    page.unlink()
     return target
 
 

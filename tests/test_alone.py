@@ -14,7 +14,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import alone
 import colab
+from build import BuildError
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -98,7 +100,7 @@ def test_record_names_chapters_that_there_are():
 def test_every_chapter_runs_alone(tmp_path, capsys):
     """In a fresh environment with Colab's packages, an empty folder, and the set-up cell as it is.
 
-    That no package of Colab's was changed and no file written elsewhere, book/alone.py checks.
+    That it changed no package of Colab's and wrote no file elsewhere, book/alone.py checks.
     """
     command = [sys.executable, ROOT / "book" / "alone.py", "--jobs", "2", "--out", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -112,3 +114,23 @@ def test_every_chapter_runs_alone(tmp_path, capsys):
         # two run at a time, perhaps beside others: what counts is the time that it had
         took = min(run["seconds"], run["cpu_seconds"])
         assert took < 180, f"{run['chapter']} takes longer than three minutes"
+
+
+def test_a_run_that_does_not_stay_alone_is_refused():
+    before = {"jinja2": "3.1.6"}
+    quiet = {"chapter": "01_one", "packages": before | {"more": "1"}, "outside": []}
+    alone.stayed_alone(dict(quiet), before)
+    for fault in ({"packages": {"jinja2": "3.0.3"}}, {"outside": ["/elsewhere/file"]}):
+        with pytest.raises(BuildError, match=r"01_one.*(3\.1\.6 → 3\.0\.3|elsewhere)"):
+            alone.stayed_alone(quiet | fault, before)
+
+
+def test_a_write_outside_is_seen(tmp_path):
+    (tmp_path / "watch.py").write_text(alone.WATCH)
+    code = "import watch; open('in.txt', 'w'); open('../out.txt', 'w'); open('in.txt')"
+    (tmp_path / "chapter").mkdir()
+    environment = {"PLACES": str(tmp_path / "chapter"), "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    subprocess.run(command, cwd=tmp_path / "chapter", env=environment, check=True)
+    seen = (tmp_path / "chapter" / "outside.txt").read_text().split()
+    assert seen == [str(tmp_path / "out.txt")]

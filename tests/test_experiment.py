@@ -220,7 +220,7 @@ def test_profiles_thin_with_every_cell_type(tmp_path, monkeypatch):
     full.write_h5ad(tmp_path / "cells.h5ad")
     monkeypatch.setenv("SPLICEDVAE_DATA", str(tmp_path / "cells.h5ad"))
     thinned = profiles.load("smoke")
-    assert thinned.n_obs == 700 and "thinned to 700" in thinned.uns["provenance"]["name"]
+    assert thinned.n_obs == 700 and "a random 700 of its cells" in thinned.uns["provenance"]["name"]
     share = [a.obs["clusters"].value_counts(normalize=True) for a in (full, thinned)]
     pd.testing.assert_series_equal(*share, atol=0.002, check_index_type=False, check_like=True)
     assert profiles.load("standard").n_obs == 1500

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 # axe takes seconds: each width and each scheme once
+SLOW = "its title is not visible after 2 s"
 WITH_AXE = {("desk", "light"), ("phone", "dark")}
 FAULTS = """() => {
   const root = document.documentElement;
@@ -81,7 +82,7 @@ def visit(page: Page, address: str, axe: bool) -> list[str]:
     try:
         expect(page.locator("main h1:visible").first).to_be_visible(timeout=2000)
     except AssertionError:
-        found.append("its title is not visible after 2 s")
+        found.append(SLOW)
     page.wait_for_load_state("load")
     page.evaluate("window.MathJax?.startup?.promise.then(() => null)")
     found += page.evaluate(FAULTS)
@@ -105,9 +106,13 @@ def test_pages_have_no_fault_in_a_browser(chromium, site, soups, size, scheme):
     faults = {}
     for name in soups:
         if name != Path("index.html"):  # it only leads to the first page
-            context = chromium.new_context(viewport=SIZES[size], color_scheme=scheme)
-            found = visit(context.new_page(), site + name.as_posix(), (size, scheme) in WITH_AXE)
-            context.close()
+            for _ in range(3):  # two seconds are the page's, not those of what else runs here
+                context = chromium.new_context(viewport=SIZES[size], color_scheme=scheme)
+                page, axe = context.new_page(), (size, scheme) in WITH_AXE
+                found = visit(page, site + name.as_posix(), axe)
+                context.close()
+                if SLOW not in found:
+                    break
             faults |= {name.as_posix(): found} if found else {}
     assert not faults, "\n".join(f"{page}: {fault}" for page in faults for fault in faults[page])
 
@@ -155,7 +160,7 @@ def test_search_finds_pages(chromium, site, words):
 
 def test_without_network_mathjax_is_left_where_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing answers there
+    monkeypatch.setattr(mathjax, "URL", "https://127.0.0.1:9/mathjax.tgz")  # nothing answers there
     assert mathjax.install(tmp_path / "static") == {}
     assert "MathJax stays on its CDN" in capsys.readouterr().err
     assert not (tmp_path / "static").exists()

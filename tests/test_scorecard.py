@@ -132,7 +132,7 @@ def test_headline_shows_each_score_in_its_column_and_counts_the_verdicts():
     ]
     facts = {"profile": "standard", "simulated": True, "data": "simulated pancreas"}
     text = headline.headline(fitted, fields, verdicts, facts)
-    assert "6 claims. Here 2 hold, 2 hold in part, 1 do not, and 1 cannot be reproduced" in text
+    assert "6 figures and statements, 2 hold here, 2 in part, 1 not, and 1 cannot" in text
     assert "**simulated cells**" in text
     (d2,) = [line for line in text.splitlines() if "D²" in line]
     half = 0.001 * t.ppf(0.975, 2) / np.sqrt(3)

@@ -33,7 +33,7 @@ print(f"simulated: {n.shape[0]} cells, {n.shape[1]} genes; {(n == 0).mean():.0%}
 # unspliced", 1 says "all spliced", and a model would learn either. Only NaN says that nobody knows.
 #
 # Write `observed_ratio(s, u)`, which returns $r$ for two arrays of the same shape, with NaN where
-# nothing was counted, and without a warning about a division by zero.
+# nothing was counted.
 
 # %% [raw]
 # # BEGIN SOLUTION

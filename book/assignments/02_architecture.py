@@ -6,11 +6,11 @@
 # None of them is more than a few lines. **All numbers here are simulated**, the same for everybody.
 #
 # As in the book, $z$ is the latent, $x = n = s + u$ the counts of a cell, $p$ a predicted splicing
-# ratio, $r = s/n$ where $n > 0$, and $\lambda$ the weight of the splicing loss. Put your answers
-# where `...` stands, keep the names as they are, and run `grader.check` after each. It runs the
-# visible tests. Hidden ones, on other numbers, decide about the other half of the points. No answer
-# needs another one. Everything is done with NumPy, except for the package's own loss, which is there
-# to compare with.
+# ratio (the book's $\hat p$), $r = s/n$ where $n > 0$, and $\lambda$ the weight of the splicing loss.
+# Put your answers where `...` stands, keep the names as they are, and run `grader.check` after each.
+# It runs the visible tests. Hidden ones, on other numbers, decide about the other half of the
+# points. No answer needs another one. Everything is done with NumPy, except for the package's own
+# loss, which is there to compare with.
 
 # %%
 import numpy as np
@@ -179,15 +179,15 @@ def q2_ten_dimensions(env):
 # %% [markdown]
 # ## Question 3: The likelihood of a splice
 #
-# The head puts out a logit $l$, any number, with $p = \mathrm{sigmoid}(l) = 1 / (1 + e^{-l})$. If
-# $s$ of $n$ molecules are spliced, the negative log-likelihood is
+# The head puts out a logit $\eta$, any number, with
+# $p = \mathrm{sigmoid}(\eta) = 1 / (1 + e^{-\eta})$. If $s$ of $n$ molecules are spliced, the negative log-likelihood is
 #
 # $$ -\,s \log p - u \log (1 - p) \;+\; \text{const}
-#    \;=\; n \log(1 + e^{l}) - s\,l \;+\; \text{const} , $$
+#    \;=\; n \log(1 + e^{\eta}) - s\,\eta \;+\; \text{const} , $$
 #
 # and the constant, the log of a binomial coefficient, is left out. Left and right are the same
 # number on paper. In a computer, one breaks down where $p$ rounds to 0 or 1, and so does a naive
-# $e^{l}$; `np.logaddexp(a, b)` is $\log(e^a + e^b)$ for any two numbers.
+# $e^{\eta}$; `np.logaddexp(a, b)` is $\log(e^a + e^b)$ for any two numbers.
 #
 # Write `binomial_loss(logit, s, u)`, which returns the loss of each entry, an array of the same shape
 # as its arguments, and is finite for logits of any size.
@@ -198,7 +198,7 @@ def q2_ten_dimensions(env):
 
 # %%
 def binomial_loss(logit, s, u):
-    """Negative binomial log-likelihood of each entry, without its constant, in nats."""
+    """Negative log-likelihood of each entry under the binomial, without its constant, in nats."""
     # BEGIN SOLUTION
     return (s + u) * np.logaddexp(0, logit) - s * logit
     # END SOLUTION
@@ -396,7 +396,7 @@ def q5_many_genes(env):
 # Shrink the network until it fits on a line: one count $x$, an encoder with the single weight $w$, a
 # head with the single weight $v$,
 #
-# $$ z = w\,x, \qquad l = v\,z, \qquad p = \mathrm{sigmoid}(l), $$
+# $$ z = w\,x, \qquad \eta = v\,z, \qquad p = \mathrm{sigmoid}(\eta), $$
 #
 # and the binomial loss of question 3 for an entry with $s$ and $u$. In a coupled head, the encoder
 # learns from $\partial\,\text{loss} / \partial w$. In a detached head, this derivative is taken to

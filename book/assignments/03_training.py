@@ -8,9 +8,9 @@
 # predictions of a model that knows a little.
 #
 # As in the book, $s$ and $u$ are counts (cells × genes), $n = s + u$, $r = s/n$ where $n > 0$, and
-# $p$ is a predicted ratio. Put your answers where `...` stands, keep the names as they are, and run
-# `grader.check` after each. It runs the visible tests. Hidden ones, on other numbers, decide about
-# the other half of the points. No answer needs another one.
+# $p$ is a predicted splicing ratio (the book's $\hat p$). Put your answers where `...` stands, keep
+# the names as they are, and run `grader.check` after each. It runs the visible tests. Hidden ones,
+# on other numbers, decide about the other half of the points. No answer needs another one.
 
 # %%
 import numpy as np
@@ -285,9 +285,9 @@ def q3_any_scores(env):
 # %% [markdown]
 # ## Question 4: Choose, then score
 #
-# Five settings of $\lambda$ were each trained with several seeds, and scored on validation and on test
-# cells. You want one setting, the same for all seeds, and an honest figure for it. Every look at the
-# test scores while choosing makes the figure a record of your luck.
+# Several settings of $\lambda$ were each trained with several seeds, and scored on validation and on
+# test cells. You want one setting, the same for all seeds, and an honest figure for it. Every look
+# at the test scores while choosing makes the figure a record of your luck.
 #
 # Write `honest_score(val, test)`: two arrays of $D^2$ (settings × seeds), higher is better. It returns
 # the figure to be published, a mean over seeds.
@@ -361,8 +361,8 @@ def q4_an_unclear_case(env):
 # epochs. The loss therefore changes its meaning from epoch to epoch; the ELBO does not.
 #
 # For a cell in epoch 10, $\mathrm{E}_q \log p(x \mid z)$ is $-1400$ nats, the KL divergence 12 nats,
-# and the splicing loss 150 nats, with $\lambda = 1$. What is the ELBO of this cell, the bound itself
-# rather than its negative? Put the number into `elbo`.
+# and the splicing loss 150 nats, with $\lambda = 1$. What is the ELBO of this cell's total counts $x$,
+# as chapter 2 defines it, the bound itself rather than its negative? Put the number into `elbo`.
 
 # %% [raw]
 # # BEGIN SOLUTION
@@ -425,8 +425,8 @@ def q5_value(env):
 #
 # - **a** Sharing the encoder improves the ratios, by 0.0020 in $D^2$.
 # - **b** Sharing the encoder has no effect on the ratios, as the interval holds 0.
-# - **c** Sharing the encoder costs reconstruction; whether the ratios gain from it remains open, and if
-#   they do, then by little.
+# - **c** Sharing the encoder costs ELBO; whether the ratios gain from it remains open, and if they do,
+#   then by little.
 # - **d** By sharing the encoder, SplicedVAE predicts ratios better than the gene mean does.
 #
 # Put its letter into `sentence`, as in `sentence = "e"`.

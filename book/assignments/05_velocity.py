@@ -97,7 +97,7 @@ def q1_which_way(env):
 #
 # $$\gamma = \frac{\sum s\,u}{\sum s^2},$$
 #
-# over those cells whose $s$ is at or above the gene's *own* quantile. A gene of which no cell has a
+# over those cells whose $s$ is at or above the gene's own quantile `quantile`. A gene of which no cell has a
 # spliced molecule gets 0.
 
 # %% [raw]
@@ -150,7 +150,7 @@ def q2_genes_of_all_abundances(env):
     gamma, alpha = rng.uniform(0.4, 1.5, 20), 10 ** rng.uniform(-1, 3, 20)
     u, s = kinetics(0, 0, alpha, gamma, rng.uniform(0.1, 25, (400, 1)))
     found = grading.call(env, "steady_slope", s, u, shape=(20,))
-    hint = "Genes differ a thousandfold in abundance, and each has cells at rest."
+    hint = "Genes differ several thousandfold in abundance, and each has cells at rest."
     grading.agree("steady_slope", found, gamma, hint, 0.02)
 
     s = np.random.default_rng(2).poisson(3.0, (200, 4)).astype(float)
@@ -523,6 +523,18 @@ def q6_fields_without_merit(env):
     expected = 1
     found = grading.call(env, "p_value", true, -true, score, 9, np.random.default_rng(13))
     hint = "Here every arrow points the wrong way; how many draws are at least as good as that?"
+    grading.agree("p_value", found, expected, hint)
+
+    pair = np.repeat(np.random.default_rng(14).normal(size=(40, 1)), 2, axis=1)
+
+    def score(a, b):
+        return -float(np.abs(a[:, 0] - a[:, 1]).sum())
+
+    expected = 1
+    found = grading.call(env, "p_value", pair, pair, score, 19, np.random.default_rng(15))
+    hint = (
+        "Two genes are always equal here; a cell that keeps its velocity in one piece keeps that."
+    )
     grading.agree("p_value", found, expected, hint)
 
 

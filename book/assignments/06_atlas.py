@@ -25,7 +25,7 @@ import numpy as np
 # A few large tissues, such as blood and brain, can make up most of an atlas. A model that sees
 # cells in these proportions learns blood and brain; one that sees every tissue equally often learns
 # the same few thousand cells of a rare tissue by heart. The compromise is a power: a tissue with
-# $n$ cells gets turns in proportion to $n^\alpha$, with $\alpha$ from 0 (all alike) to 1 (as they
+# $N$ cells gets turns in proportion to $N^\alpha$, with $\alpha$ from 0 (all alike) to 1 (as they
 # are).
 #
 # Write `turn_shares(n_cells, alpha)`: the share of the turns of each tissue, which sum to 1. A
@@ -261,10 +261,12 @@ def q3_any_datasets(env):
         grading.call(
             env, "held_out", dataset, n_cells, 0.5, np.random.default_rng(seed), shape=(30,)
         )
-        for seed in (63, 64)
+        for seed in (63, 64, 63)
     ]
     hint = "Two generators hold out the same datasets, although any half of them would fit."
-    grading.agree("held_out", np.array_equal(*drawn), False, hint)
+    grading.agree("held_out", np.array_equal(drawn[0], drawn[1]), False, hint)
+    hint = "The same generator should hold out the same datasets; take all chance from `rng`."
+    grading.agree("held_out", np.array_equal(drawn[0], drawn[2]), True, hint)
 
 
 # %% [raw]
@@ -368,8 +370,8 @@ def q4_any_world(env):
 # Reading cells one by one in random order is fair and takes for ever; reading them as they lie
 # gives minibatches of one tissue, and a gradient that swings from tissue to tissue. In between one
 # would like to *measure* how mixed the minibatches are. The entropy of the tissues in a minibatch,
-# $-\sum_t p_t \log p_t$ with the natural logarithm, is 0 if they are all of one tissue and $\log 2$
-# if there are two in equal parts.
+# $-\sum_t q_t \log q_t$ with the natural logarithm and the share $q_t$ of tissue $t$, is 0 if the
+# cells are all of one tissue and $\log 2$ if there are two in equal parts.
 #
 # Write `mean_entropy(tissue, batch_size)`: the mean entropy of minibatches. `tissue` (cells,) holds
 # the tissue of each cell, as a number, in the order in which the cells come; they are cut into

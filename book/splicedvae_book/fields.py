@@ -243,7 +243,8 @@ def _other_half(bench: Cells, ratios: dict, model, nearest, seed: int) -> Fields
     """Fields from one half of each cell's molecules, scored against the velocity of the other.
 
     A field from a cell's totals shares molecules, and so noise, with the velocity from its S and
-    U; a field from the other half shares none.
+    U; a field from the other half shares none
+    (but for the graph).
     """
     first, second = baselines.halves(bench.reference, seed)
     velocity.fit(second, overwrite=True)

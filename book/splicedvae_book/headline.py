@@ -52,8 +52,8 @@ def headline(fitted: pd.DataFrame, fields: pd.DataFrame, verdicts: list[str], fa
     profile = facts["profile"]
     if profile == "smoke":
         return (
-            "*Not measured in this build: its profile, `smoke`, is a thinned, short run. In the "
-            "profiles `standard` and `full`, the figures stand here.*"
+            "*Not measured in this build: its profile, `smoke`, is a short run on few cells. In "
+            "`standard` and `full`, the figures stand here.*"
         )
     undefined = sum(verdict.startswith("cannot") for verdict in verdicts)
     failed = sum(verdict.startswith("does not") for verdict in verdicts)
@@ -72,8 +72,8 @@ def headline(fitted: pd.DataFrame, fields: pd.DataFrame, verdicts: list[str], fa
     simulated = "**simulated cells**" if facts["simulated"] else facts["data"]
     return "\n".join(
         [
-            f"The paper makes {len(verdicts)} claims. Here {held} hold, {partly} hold in part, "
-            f"{failed} do not, and {undefined} cannot be reproduced "
+            f"Of the paper's {len(verdicts)} figures and statements, {held} hold here, {partly} in "
+            f"part, {failed} not, and {undefined} cannot be reproduced "
             f"({{doc}}`chapter 7 <07_scorecard>`). What a model can say of cells that it has not "
             f"seen ({simulated}; mean over {seeds} splits, 95 % interval):",
             "",

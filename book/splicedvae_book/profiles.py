@@ -70,7 +70,7 @@ def load(profile: str = "standard") -> AnnData:
         share = n_obs / adata.n_obs
         _, _, kept = data.split(adata, ((1 - share) / 2, (1 - share) / 2, share))
         adata = adata[kept].copy()
-        adata.uns["provenance"]["name"] += f", thinned to {adata.n_obs} cells"
+        adata.uns["provenance"]["name"] += f", a random {adata.n_obs} of its cells"
     return adata
 
 
@@ -160,7 +160,7 @@ def finding(text: str, profile: str) -> None:
     from IPython.display import Markdown, display
 
     if profile == "smoke":
-        text = "not measured in this profile (`smoke` is a thinned, short run)."
+        text = "not measured in this profile (`smoke` is a short run on few cells)."
     display(Markdown(f"**Finding:** {text}"))
 
 

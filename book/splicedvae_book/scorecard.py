@@ -241,7 +241,7 @@ def claims(
         (
             "four directions: 50 % right",
             "0.50",
-            "quadrant of the compass, averaged over its turns",
+            "quadrant of the compass, averaged over its turns (baselines: two of them)",
             measured(fields.loc[ours, "accuracy"]),
             f"cluster majority {mean(fields, 'cluster majority', 'accuracy')}",
             f"gene mean {mean(fields, 'GeneMean', 'accuracy')}",

@@ -31,6 +31,11 @@ def log_uniform(low, high, size, rng):
     return np.exp(np.random.default_rng(0).uniform(np.log(low), np.log(high), size))
 
 
+# %% q2 hidden: draws from NumPy's global state, so that no seed repeats the draw
+def log_uniform(low, high, size, rng):
+    return np.exp(np.random.uniform(np.log(low), np.log(high), size))
+
+
 # %% q3 visible: draws with replacement, so that one trial may be drawn twice
 def expected_best(scores, k):
     rank = np.arange(len(scores) + 1) / len(scores)

@@ -131,6 +131,12 @@ def p_value(true, predicted, score, n_draws, rng):
     return (1 + np.sum(null >= score(true, predicted))) / (1 + n_draws)
 
 
+# %% q6 hidden: permutes each gene for itself, which takes a cell's velocity to pieces
+def p_value(true, predicted, score, n_draws, rng):
+    null = np.array([score(rng.permuted(true, axis=0), predicted) for _ in range(n_draws)])
+    return (1 + np.sum(null >= score(true, predicted))) / (1 + n_draws)
+
+
 # %% q6 visible: forgets that the field itself is one of the draws
 def p_value(true, predicted, score, n_draws, rng):
     null = np.array([score(rng.permutation(true), predicted) for _ in range(n_draws)])

@@ -81,6 +81,16 @@ def held_out(dataset, n_cells, share, rng):
     return out
 
 
+# %% q3 hidden: draws from NumPy's global state, so that no seed repeats the split
+def held_out(dataset, n_cells, share, rng):
+    left, out = share * n_cells.sum(), np.zeros(len(dataset), dtype=bool)
+    for name in np.random.permutation(np.unique(dataset)):
+        size = n_cells[dataset == name].sum()
+        if size <= left:
+            out[dataset == name], left = True, left - size
+    return out
+
+
 # %% q4 visible: every rank shuffles for itself, so that they read the same cells
 def my_cells(n_cells, rank, world, epoch, seed=0):
     order = np.random.default_rng([seed, epoch, rank]).permutation(n_cells)
