@@ -180,7 +180,8 @@ def q2_ten_dimensions(env):
 # ## Question 3: The likelihood of a splice
 #
 # The head puts out a logit $\eta$, any number, with
-# $p = \mathrm{sigmoid}(\eta) = 1 / (1 + e^{-\eta})$. If $s$ of $n$ molecules are spliced, the negative log-likelihood is
+# $p = \mathrm{sigmoid}(\eta) = 1 / (1 + e^{-\eta})$. If $s$ of $n$ molecules are spliced, the
+# negative log-likelihood is
 #
 # $$ -\,s \log p - u \log (1 - p) \;+\; \text{const}
 #    \;=\; n \log(1 + e^{\eta}) - s\,\eta \;+\; \text{const} , $$
