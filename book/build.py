@@ -38,7 +38,6 @@ from papermill.exceptions import PapermillExecutionError
 # beside this script
 import mathjax
 from colab import PROJECT, REPOSITORY, ROOT, SITE, run_time, setup_cell
-from colab import TAGGED as TAGGED
 from release import branch, commit
 
 CELL_TIMEOUT = {"smoke": 300, "standard": 1800, "full": 14400}  # seconds

@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
-# axe takes seconds: each width and each scheme once
 SLOW = "its title is not visible after 2 s"
+# axe takes seconds: each width and each scheme once
 WITH_AXE = {("desk", "light"), ("phone", "dark")}
 FAULTS = """() => {
   const root = document.documentElement;
@@ -45,9 +45,13 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Browser:
+def installed() -> None:
     if not pdf.CHROMIUM and not os.environ.get("CI"):  # in CI it is there, or the tests fail
         pytest.skip("needs Chromium or Chrome: apt install chromium")
+
+
+@pytest.fixture(scope="module")
+def chromium(installed) -> Browser:
     with pdf.browser() as browser:
         yield browser
 
@@ -170,9 +174,7 @@ def test_without_network_mathjax_is_left_where_it_is(tmp_path, monkeypatch, caps
 
 
 @pytest.fixture(scope="module")
-def printed(smoke) -> PdfReader:
-    if not pdf.CHROMIUM and not os.environ.get("CI"):
-        pytest.skip("needs Chromium or Chrome: apt install chromium")
+def printed(installed, smoke) -> PdfReader:
     done = subprocess.run([sys.executable, pdf.__file__, smoke], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return PdfReader(smoke / "html" / "splicedvae.pdf")
