@@ -26,8 +26,9 @@ from scvi.dataloaders import AnnDataLoader
 
 import splicedvae as sv
 import splicedvae_book as lab
+from splicedvae._regression import linear_ratio, ridge_binomial
 from splicedvae.head import RatioHead, ratio_loss
-from splicedvae.training import starting_values
+from splicedvae.training import refit_head, starting_values
 
 lab.profiles.quiet()
 lab.plots.use_style()
@@ -43,7 +44,7 @@ model = sv.SplicedVAE(adata)
 # %% [markdown]
 # ## The model in one picture
 
-# %% mystnb={"image": {"alt": "Diagram. Counts x of shape B by G enter an encoder, which gives a latent z of shape B by L; a decoder turns z into means of negative binomial counts, B by G. A new branch in orange leads from z to a splicing head and from there to predicted ratios, p with a hat, B by G, with s given n binomial. A dashed line carries each gene's own total from the counts to the head."}, "figure": {"caption": "The upper row is scVI. The orange branch is all that SplicedVAE adds. B cells in a minibatch, G genes, L latent dimensions, H hidden units.", "name": "fig-architecture"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Diagram. Counts x of shape B by G enter an encoder, which gives a latent z of shape B by L; a decoder turns z into means of negative binomial counts, B by G. A new branch in orange leads from z to a splicing head and from there to predicted ratios, p with a hat, B by G, with s given n binomial. A dashed line leads from the counts to the head, past the latent: K principal components, and each gene's own count."}, "figure": {"caption": "The upper row is scVI. The orange branch is all that SplicedVAE adds. B cells in a minibatch, G genes, L latent dimensions, H hidden units, K components.", "name": "fig-architecture"}} tags=["hide-input"]
 ax = lab.plots.architecture()
 
 # %% [markdown]
@@ -59,8 +60,8 @@ ax = lab.plots.architecture()
 # z &\sim \mathcal N(0, I_L), \\
 # x_g \mid z &\sim \mathrm{NB}\big(\text{mean } \ell \rho_g(z),\ \theta_g\big),
 #   & \rho(z) &= \mathrm{softmax}\,f(z), \\
-# s_g \mid n_g, z &\sim \mathrm{Binomial}\big(n_g,\ \hat p_g(z)\big),
-#   & \hat p_g(z) &= \mathrm{sigmoid}\,h_g(z).
+# s_g \mid x, z &\sim \mathrm{Binomial}\big(n_g,\ \hat p_g(z, x)\big),
+#   & \hat p_g(z, x) &= \mathrm{sigmoid}\,h_g(z, x).
 # \end{aligned}
 # $$ (eq-model)
 #
@@ -70,8 +71,8 @@ ax = lab.plots.architecture()
 # *decoder* reads the counts from them again. Nobody tells either what the numbers should mean.
 # :::
 #
-# $f$ is the decoder and $h$ the {term}`head`. (Given $n$, the head may look at the total too, as
-# the dashed line does: $s$ is drawn after it.) The {term}`negative binomial` has one $\theta_g$ per
+# $f$ is the decoder and $h$ the {term}`head`. (The head may look at the totals too, as the dashed
+# line does: $s$ is drawn after them.) The {term}`negative binomial` has one $\theta_g$ per
 # gene for {term}`overdispersion`. Nobody knows a cell's $z$, so the encoder learns to guess it: it
 # gives a normal distribution $q(z \mid x)$ with a mean and a standard deviation per dimension
 # {cite:p}`Kingma2014`. Guess and story are fitted together by making the {term}`ELBO` large,
@@ -109,8 +110,15 @@ pd.DataFrame({"shape": {name: tuple(tensor.shape) for name, tensor in steps.item
 # %% [markdown]
 # ## The head
 #
-# A head turns $z$ into one number per gene, $h_g(z)$, on the {term}`logit` scale, where any number
-# is allowed. This is all of its arithmetic, as the package has it.
+# A head turns what it reads of a cell into one number per gene, on the {term}`logit` scale, where
+# any number is allowed:
+#
+# $$ h_g(z, x) = \big(W\, t(z, y)\big)_g + b_g + w_g\, o_g . $$ (eq-head)
+#
+# It reads three things: the latent $z$; the first {term}`principal components` $y$ of the cell's
+# log-normalised counts (and covariates, such as a batch, if there are any); and, each gene for
+# itself, the gene's own log-normalised count $o_g$, in units of its spread. This is all of its
+# arithmetic, as the package has it.
 
 
 # %% tags=["hide-input"]
@@ -122,16 +130,24 @@ def show(thing):
 show(RatioHead.forward)
 
 # %% [markdown]
-# Four kinds differ in what the `trunk` does before the last layer. The *linear* head has none: $h$
-# is a matrix and a bias. *mlp2* and *mlp3* put one and two hidden layers before the output layer,
+# Four kinds differ in what the `trunk`, $t$, does before the last layer. The *linear* head has
+# none: $t$ changes nothing, and $h$ is a matrix and a bias. *mlp2* and *mlp3* put one and two hidden layers before the output layer,
 # and *bottleneck* puts two, the second one narrow. The paper uses mlp2 {cite:p}`SplicedVAE2026`.
 # More layers can bend the relation between state and ratio, and have more to fit noise with.
 
 # %%
 n_latent, n_genes = model.module.n_latent, adata.n_vars
+k = model.module.head.components.shape[1]  # principal components
+
+
+def make(kind, activation="sigmoid"):
+    """A new head that reads what our model's does."""
+    return RatioHead(n_latent, n_genes, kind, activation, n_components=k)
+
+
 sizes = {
     activation: {
-        kind: sum(p.numel() for p in RatioHead(n_latent, n_genes, kind, activation).parameters())
+        kind: sum(p.numel() for p in make(kind, activation).parameters())
         for kind in ("linear", "mlp2", "mlp3", "bottleneck")
     }
     for activation in ("sigmoid", "softmax")
@@ -141,23 +157,38 @@ sizes
 
 # %% tags=["hide-input"]
 lab.profiles.finding(
-    f"with {n_latent} latent dimensions and {n_genes} genes, the linear head has "
+    f"with {n_latent} latent dimensions, {k} components and {n_genes} genes, the linear head has "
     f"{sizes.loc['linear', 'sigmoid']:,} parameters and mlp2 {sizes.loc['mlp2', 'sigmoid']:,}, "
-    f"{sizes.loc['mlp2', 'sigmoid'] / sizes.loc['linear', 'sigmoid']:.0f} times as many.",
+    f"{sizes.loc['mlp2', 'sigmoid'] / sizes.loc['linear', 'sigmoid']:.1f} times as many.",
     profile,
 )
 
 # %% [markdown]
-# Two details matter more than depth. The first is where the head starts. Its output weights are
+# Three details matter more than depth. The first is where the head starts. Its output weights are
 # zero and its bias is the logit of each gene's pooled training ratio, so before any training it
 # says what the {term}`gene mean` says. Whatever it says beyond that, it has learnt. The second is
 # `own_total`: the latent is shared by all genes and summarises them, but the count of the gene
-# itself says most about that gene. One weight per gene lets the head look at it.
+# itself says something that no summary keeps. One weight per gene lets the head look at it.
+#
+# The third is `n_components`. A latent of ten dimensions is made to rebuild counts, and it loses
+# some of what totals say of ratios, which need not be what rebuilds counts best. What totals say of
+# ratios is also nearly linear in them: no bent function that we tried found more
+# ({doc}`chapter 3 <03_training>` tells which). So the plainest summary serves: a few dozen
+# principal components, which are fixed before training and on which the best simple
+# {term}`baseline`, a regression for each gene, is built. A head that reads them need not learn from
+# $z$ what any regression knows. {doc}`Chapter 3 <03_training>` takes each of these parts away and
+# measures what is lost.
+#
+# :::{margin} Machine learning
+# **Principal components.** The directions along which cells differ most, each at a right angle to
+# those before it. A cell's position on the first thirty is a short summary of its counts, a
+# weighted sum of genes for each: linear, where an encoder may bend.
+# :::
 
 # %%
-head = RatioHead(n_latent, n_genes, "mlp2")
+head = make("mlp2")
 total, spliced, unspliced = (adata.layers[k][train] for k in ("total", "spliced", "unspliced"))
-head.initialise(*starting_values(total, spliced, unspliced))
+head.initialise(*starting_values(total, spliced, unspliced, k))
 start = torch.sigmoid(head.eval()(torch.randn(5, n_latent), torch.randn(5, n_genes)))
 
 gene_mean = sv.baselines.GeneMean().fit(adata[train], adata[val]).mean_
@@ -183,8 +214,8 @@ print(torch.allclose(torch.softmax(torch.stack([a, b]), dim=0)[0], torch.sigmoid
 # ## What counts as wrong?
 #
 # A prediction $\hat p$ meets an {term}`entry` with $s$ spliced molecules of $n$, that is with $r =
-# s/n$. How wrong is it? Three answers to begin with, the first in the logit $\eta = h_g(z)$ that
-# the head puts out, with $\hat p = \mathrm{sigmoid}(\eta)$:
+# s/n$. How wrong is it? Three answers to begin with, the first in the logit $\eta = h_g(z, x)$
+# that the head puts out, with $\hat p = \mathrm{sigmoid}(\eta)$:
 #
 # $$
 # \begin{aligned}
@@ -270,11 +301,15 @@ for kind in ("binomial", "mse", "l1"):
 #
 # A few {term}`epochs <epoch>` are enough to see the machinery at work;
 # {doc}`chapter 3 <03_training>` trains in earnest. Fitting sees the training cells, validation
-# cells only watch, and test cells are not touched ({term}`train, val and test`).
+# cells only watch, and test cells are not touched ({term}`train, val and test`). (One last step of
+# a training, the {term}`refit`, is left out here and taken below, where it is explained.)
 
 # %%
 model.train(
-    max_epochs=3 if profile == "smoke" else 5, split=(train, val), enable_progress_bar=False
+    max_epochs=3 if profile == "smoke" else 5,
+    split=(train, val),
+    refit_head=False,
+    enable_progress_bar=False,
 )
 
 # %% mystnb={"image": {"alt": "Three panels by epoch, each with a solid line for training and a dashed one for validation cells: the negative ELBO falls, the ratio loss moves little, and the Pearson correlation of the ratio is high from the first epoch."}, "figure": {"caption": "The correlation is high from the first epoch, since the head starts at the gene mean. Only what comes on top of it is learnt from cells.", "name": "fig-history"}}
@@ -356,7 +391,7 @@ lab.profiles.finding(
 # that. What then is the right weight? There is one choice with a reason. Take the binomial, *sum*
 # it over genes as the ELBO does, and set $\lambda = 1$. Since $x = n = s + u$,
 #
-# $$ \log p(x_g \mid z) + \log p(s_g \mid n_g, z) = \log p(s_g, u_g \mid z), $$
+# $$ \log p(x \mid z) + \log p(s \mid x, z) = \log p(s, u \mid z), $$
 #
 # and the loss becomes the negative ELBO of a model of *both* counts, up to a constant. Neither term
 # needs a weight, as both are log-probabilities in nats. That is the default here. (Another default
@@ -387,7 +422,8 @@ lab.profiles.finding(
 # The paper's claim is that the question makes the latent better, and not only that the latent has
 # an answer. These are two things, and one line of code separates them. In a {term}`coupled head`
 # the gradient of the splicing loss flows through $z$ into the encoder. In a {term}`detached head`
-# it stops at $z$: that is plain scVI, with a regression on its latent.
+# it stops at $z$: that is plain scVI, with a regression on its latent (and on what else the head
+# reads, which no gradient can change).
 #
 # :::{margin} Machine learning
 # **Gradient, detach.** Training asks of each weight: if it grew a little, how would the loss
@@ -406,6 +442,108 @@ for name, latent in (("coupled", z), ("detached", z.detach())):
 # `sv.SplicedVAE(adata, detach_head=True)` is the second. Whether multitask learning helps is then a
 # measurable question, coupled minus detached, and {doc}`chapter 3 <03_training>` measures it.
 #
+# ## Sharing strength between genes
+#
+# In the head, a gene has some forty slopes: one for each latent dimension, one for each component,
+# one for its own count. It has some hundreds or thousands of molecules to learn them from, and most
+# of these are spliced, so each says little. Fitted by themselves, the slopes of a gene are mostly
+# noise. A penalty that draws them to 0 helps. But how strong should it be? The same for all forty?
+# And why to 0?
+#
+# Statisticians have met the question among baseball players, whose batting averages in the first
+# weeks of a season are poor guides to the rest of it. A better one draws each player's average
+# towards that of all players, and how far is read from how much they spread
+# {cite:p}`Efron1975`. Players do not play for one another, yet the many tell what is likely of the
+# one. This is {term}`empirical Bayes`: the {term}`prior` is not chosen but estimated, from the very
+# data that it is then used on. The larger the crowd, the better it works, and ours has as many
+# players as there are genes:
+#
+# $$ \mathrm{logit}\, p_{cg} = a_g + w_g \cdot (x_c, o_{cg}), \qquad
+#    w_g \sim t_\nu(B\, l_g,\, \Sigma), $$ (eq-prior)
+#
+# with $x_c$ here for what the head reads of the cell $c$, $z$ and $y$, and $w_g$ for all slopes of
+# the gene. Each part of the prior answers one of the questions.
+#
+# - $\Sigma$, **how strong?** It says how far ratios follow each feature, and which slopes go
+#   together. A feature that says nothing of any gene has its slopes drawn to nothing; one that many
+#   genes follow is trusted in the next gene too.
+# - $B\, l_g$, **why to 0?** The loadings $l_g$ are the covariances of the gene's expression with
+#   the features. A gene that is being switched on along some direction rises in it, and has more of
+#   its molecules unspliced. So what its total does hints at what its ratio does, and $B$ is how
+#   much, learnt from all genes.
+# - $t_\nu$, **the same for all?** Most genes hardly follow the state of the cell; a few follow it
+#   far. A normal prior knows one width, and draws those few in as hard as the others. A $t$
+#   distribution (here with $\nu = 8$) is a normal one with a width per gene, so a gene with
+#   evidence enough may stand out.
+#
+# Slopes and prior depend on each other, so they are found in turns, by the EM algorithm: from the
+# prior, the slopes of each gene and how sure they are; from all slopes, and their uncertainty, the
+# prior. During training there would be no point in it, since $z$ still moves. So it is done once,
+# at the end, and `train` does it by itself: encoder, decoder and everything that the head reads
+# stay as they are, and only its output layer is replaced. This is the {term}`refit`, and we take
+# it now.
+#
+# :::{margin} Biology
+# **Switched on.** When a gene is switched on, its unspliced molecules come first and the spliced
+# ones a little later; when it is switched off, the unspliced ones go first. So ratios follow
+# change, of which totals show the course.
+# :::
+
+# %%
+refit_head(model, train)
+
+# %% [markdown]
+# To see what sharing does, each gene is also fitted by itself on the same $z$ and $y$, with no more
+# of a penalty than keeps its slopes finite.
+
+
+# %%
+def features(cells):
+    """What the head reads of each cell, less the genes' own counts, (cells, L + K)."""
+    head, z = model.module.head, model.get_latent_representation(indices=cells)
+    counts = torch.as_tensor(adata.layers["total"][cells].toarray())
+    y = (head.log_normalise(counts) - head.own_mean) @ head.components
+    return np.column_stack([z, y.numpy()]).astype(float)
+
+
+known = features(train)
+molecules = [layer.toarray().astype(float) for layer in (spliced, total)]
+first = np.zeros((1 + known.shape[1], n_genes))  # intercept, then slopes
+first[0] = starting_values(total, spliced, unspliced)[0]
+output = model.module.head.output
+slopes = {
+    "alone": ridge_binomial(known, *molecules, l2=1, weights=first),
+    "together": np.vstack([output.bias.detach(), output.weight.detach().T]),
+}
+
+# %% mystnb={"image": {"alt": "Scatter plot, a dot per gene: its slope on the first principal component fitted alone, across, against the slope fitted together with all genes, up. Nearly all dots lie in a flat band around zero, far from the dashed line of equal slopes."}, "figure": {"caption": "The slope of each gene on the first component, fitted by itself and together with all others. On the dashed line nothing would change; the band is much flatter. Colours: molecules of the gene in the training cells.", "name": "fig-together"}}
+one = pd.DataFrame({way: weights[1 + n_latent] for way, weights in slopes.items()})
+figure, ax = plt.subplots()
+dots = ax.scatter(*one.to_numpy().T, c=np.log10(molecules[1].sum(0)), s=8, cmap="viridis")
+ax.axline((0, 0), slope=1, color=lab.plots.INK, ls="--", lw=1)
+ax.set(xlabel="slope, gene by gene", ylabel="slope, all genes together")
+top = 1.5 * one["together"].abs().max()
+ax.set_ylim(-top, top)
+_ = figure.colorbar(dots, label=r"$\log_{10}$ molecules")
+
+# %% tags=["hide-input"]
+held_out = [adata.layers[name][val] for name in ("spliced", "unspliced")]
+explained = {
+    way: sv.metrics.ratio_report(*held_out, linear_ratio(features(val), weights), gene_mean)["d2"]
+    for way, weights in slopes.items()
+}
+spread = one.std()
+lab.profiles.finding(
+    f"the slopes of {n_genes} genes on the first component have a standard deviation of "
+    f"{spread['alone']:.3f} gene by gene and of {spread['together']:.3f} together, where the gene "
+    f"that follows most stands out by {one['together'].abs().max() / spread['together']:.0f} "
+    "standard deviations. On the validation cells, the first explain "
+    f"{explained['alone']:.3f} of the deviance beyond the gene mean (D²), the second "
+    f"{explained['together']:.3f}, both without the genes' own counts and after few epochs.",
+    profile,
+)
+
+# %% [markdown]
 # ## Counts in, ratios out
 #
 # What can a trained model be asked? First, the ratio of every gene in every cell, test cells
@@ -479,11 +617,12 @@ print(f"{adata.layers['unspliced'][test].sum() / adata.layers['total'][test].sum
 #
 # ## What we found
 #
-# Little has to be added: one linear map from the latent to the genes, a sigmoid, and a loss. The
-# choices that look large, softmax or sigmoid, are the same function. The ones that look small
-# decide: where the head starts, whether it may see the gene's own count, whether the loss counts
-# molecules or entries, and above all whether it is summed or averaged, since that is the difference
-# between a voice that the encoder hears and one that it does not. With the binomial, summed, at
+# Little has to be added: one linear map from the latent and a few components to the genes, a
+# sigmoid, and a loss. The choices that look large, softmax or sigmoid, are the same function. The
+# ones that look small decide: where the head starts, what it may see besides the latent, whether
+# genes learn alone or together, whether the loss counts molecules or entries, and above all whether
+# it is summed or averaged, since that is the difference between a voice that the encoder hears and
+# one that it does not. With the binomial, summed, at
 # $\lambda = 1$, the splicing loss is no foreign addition at all but the other half of a likelihood.
 #
 # None of this says that the answer is any good. For that we train until it is done, and put the

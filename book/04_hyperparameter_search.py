@@ -33,8 +33,8 @@ lab.profiles.banner(whole, profile)
 # The paper names eight hyperparameters and gives a range for two of them, the {term}`latent`
 # dimension and the dropout. The steps in between, and all of the learning rate and of the weight
 # {term}`λ`, had to be filled in, so here they stand. What the paper's text fixes is fixed here too:
-# the loss is averaged over {term}`entries <entry>`, the {term}`head` has no penalty and no view of
-# the gene's own total ({doc}`chapter 2 <02_architecture>` explains each).
+# the loss is averaged over {term}`entries <entry>`, and the {term}`head` reads the latent alone, with
+# no penalty and no {term}`refit` ({doc}`chapter 2 <02_architecture>` explains each).
 #
 # :::{margin} Machine learning
 # **Learning rate, optimiser, dropout.** The *learning rate* is the length of the step that weights
@@ -446,7 +446,7 @@ lab.profiles.finding(
 # %% [markdown]
 # :::{exercise} A space of your own
 # :label: ex-space
-# The paper's space does not contain our default, a linear head that sees the gene's own total.
+# The paper's space does not contain our default, a linear head that sees more than the latent.
 # Search around it: the size of the latent, the penalty, the weight λ. Which of the three matters?
 # :::
 #

@@ -545,7 +545,8 @@ listed.astype(object).where(listed.notna(), "–")
 # Its {term}`D²` is large and says nothing, and it has no unspliced molecules to give to such a
 # cell. So a model for spliced counts should not read it (`own_total=False`), and unspliced counts
 # should come from the decoder's means (`impute_layers(query, counts="denoised")`); the rows
-# *without own count* do that.
+# *without own count* do that. (Latent and components hold a trace of each gene's count too, a
+# larger one where few genes make up a component; so read even their D² with some doubt.)
 
 
 # %% tags=["hide-input"]

@@ -4,7 +4,7 @@ import logging
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from . import baselines, data, metrics, trajectories, velocity
+from . import baselines, data, metrics, velocity
 from .model import SplicedVAE
 
 try:
@@ -18,18 +18,18 @@ if not _logger.handlers:
     _logger.addHandler(logging.StreamHandler())
     _logger.setLevel(logging.INFO)
 
-# entered when asked for; some need an extra of the same name
-_ROOMS = ("atlas", "census", "search")
+# rooms that are entered when asked for, and the extra that each needs
+_EXTRAS = {"atlas": "atlas", "census": "census", "search": "search", "trajectories": "velocity"}
 
 
 def __getattr__(name: str):
-    if name not in _ROOMS:
+    if name not in _EXTRAS:
         raise AttributeError(f"module 'splicedvae' has no attribute {name!r}")
     try:
         return import_module(f".{name}", __name__)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"splicedvae.{name} needs {error.name}: pip install 'splicedvae[{name}]'"
+            f"splicedvae.{name} needs {error.name}: pip install 'splicedvae[{_EXTRAS[name]}]'"
         ) from error
 
 
@@ -39,6 +39,5 @@ __all__ = [
     "baselines",
     "data",
     "metrics",
-    "trajectories",
     "velocity",
 ]

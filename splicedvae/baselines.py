@@ -21,7 +21,6 @@ from ._entries import clipped, pooled_ratio
 from ._features import LogPCA, count_layer
 from ._regression import linear_ratio, ridge_binomial
 from .counts import same_genes
-from .velo_predictor import VeloPredictor
 from .velocity_baselines import halves, velocity_baselines
 
 __all__ = [
@@ -30,10 +29,18 @@ __all__ = [
     "NearestNeighbours",
     "RidgeBinomial",
     "ScviLatentRidge",
-    "VeloPredictor",
+    "VeloPredictor",  # noqa: F822 (from __getattr__)
     "halves",
     "velocity_baselines",
 ]
+
+
+def __getattr__(name: str):
+    if name != "VeloPredictor":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .peers import VeloPredictor  # a room that is only entered
+
+    return VeloPredictor
 
 
 def _log_likelihood(spliced: np.ndarray, unspliced: np.ndarray, ratio: np.ndarray) -> float:

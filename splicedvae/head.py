@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from scvi.nn import FCLayers
 from torch import nn
 
-OWN_SCALE = 1e4  # own total: log(1 + OWN_SCALE * count / library), as scanpy log-normalises
 HEADS = ("linear", "mlp2", "mlp3", "bottleneck")
 ACTIVATIONS = ("sigmoid", "softmax")
 RATIO_LOSSES = ("binomial", "beta_binomial", "mse", "weighted_mse", "l1")
@@ -48,11 +47,12 @@ class RatioHead(nn.Module):
     r"""From the latent to each gene's splicing ratio, on the logit scale.
 
     .. math:: \eta_g = \mathrm{logit}\,\hat p_g
-              = \big(W\, t(z, \text{covariates})\big)_g + b_g + w_g o_g
+              = \big(W\, t(z, y, \text{covariates})\big)_g + b_g + w_g o_g
 
-    with hidden layers :math:`t` and the gene's own standardised count :math:`o_g`. It starts at the
-    gene mean: :math:`W` and :math:`w` are zero and :math:`b_g` is the logit of the gene's training
-    ratio, so whatever it says beyond the mean is learnt.
+    with hidden layers :math:`t`, principal components :math:`y` of the cell's log-normalised input
+    and the gene's own standardised count :math:`o_g`. It starts at the gene mean: :math:`W` and
+    :math:`w` are zero and :math:`b_g` is the logit of the gene's training ratio, so whatever it
+    says beyond the mean is learnt.
 
     Parameters
     ----------
@@ -71,6 +71,9 @@ class RatioHead(nn.Module):
     own_total
         Add one weight per gene on the gene's own standardised log-normalised input count, which
         the latent, being shared by all genes, cannot carry.
+    n_components
+        Number of principal components, at most one less than genes; they are those of the training
+        cells, each of variance 1 there. 0 leaves the latent alone.
     n_cats
         Number of categories of each categorical covariate, the batch last.
     n_continuous_cov
@@ -86,6 +89,7 @@ class RatioHead(nn.Module):
         n_hidden: int = 128,
         dropout_rate: float = 0.1,
         own_total: bool = True,
+        n_components: int = 0,
         n_cats: tuple[int, ...] = (),
         n_continuous_cov: int = 0,
     ):
@@ -100,7 +104,8 @@ class RatioHead(nn.Module):
             "bottleneck": (n_hidden, max(1, n_hidden // 8)),
         }[head]
         # a covariate with one category says nothing, so it gets no column (as in scVI's FCLayers)
-        n_in = n_latent + n_continuous_cov + sum(n for n in n_cats if n > 1)
+        k = min(n_components, n_genes - 1)
+        n_in = n_latent + k + n_continuous_cov + sum(n for n in n_cats if n > 1)
         widths = (n_in, *hidden)
         self.trunk = nn.Sequential(
             *(
@@ -113,6 +118,8 @@ class RatioHead(nn.Module):
         nn.init.zeros_(self.output.bias)
         self.own_weight = nn.Parameter(torch.zeros(n_genes)) if own_total else None
         # measured on the training cells by `initialise`, saved with the weights
+        self.register_buffer("depth", torch.tensor(1e4))
+        self.register_buffer("components", torch.zeros(n_genes, k))
         self.register_buffer("own_mean", torch.zeros(n_genes))
         self.register_buffer("own_std", torch.ones(n_genes))
         self.register_buffer("gene_weight", torch.ones(n_genes))
@@ -121,29 +128,64 @@ class RatioHead(nn.Module):
     def initialise(
         self,
         gene_logit: torch.Tensor,
+        depth: torch.Tensor,
         own_mean: torch.Tensor,
         own_std: torch.Tensor,
+        components: torch.Tensor,
         gene_weight: torch.Tensor,
     ) -> None:
-        """Set the bias to the gene means and store what standardises the inputs.
+        """Set the bias to the gene means and store what the inputs are made with.
 
         Parameters
         ----------
         gene_logit
             Logit of each gene's pooled training ratio, (G,).
+        depth
+            Sum that counts are scaled to before the logarithm, a scalar.
         own_mean, own_std
             Of each gene's log-normalised input over the training cells, (G,).
+        components
+            Directions of the principal components, (G, k or fewer).
         gene_weight
             Weights of ``weighted_mse``, (G,).
         """
         with torch.no_grad():
-            # two outputs per gene share the logit: a - b = logit
-            bias = torch.cat([gene_logit, -gene_logit]) / 2 if self.softmax else gene_logit
-            self.output.bias.copy_(bias)
+            self.set_weights(gene_logit)
+            self.depth.copy_(depth)
             self.own_mean.copy_(own_mean)
             self.own_std.copy_(own_std)
+            self.components[:, : components.shape[1]] = components
             self.gene_weight.copy_(gene_weight)
             self.initialised.fill_(True)
+
+    @torch.no_grad()
+    def set_weights(
+        self,
+        bias: torch.Tensor,
+        weight: torch.Tensor | None = None,
+        own_weight: torch.Tensor | None = None,
+    ) -> None:
+        """Replace weights of the output layer.
+
+        Parameters
+        ----------
+        bias
+            Logit of each gene where all features are 0, (G,).
+        weight
+            (G, features); None leaves it.
+        own_weight
+            (G,); None leaves it.
+        """
+
+        def outputs(logit: torch.Tensor) -> torch.Tensor:
+            # two outputs per gene share the logit: a - b = logit
+            return torch.cat([logit, -logit]) / 2 if self.softmax else logit
+
+        self.output.bias.copy_(outputs(bias))
+        if weight is not None:
+            self.output.weight.copy_(outputs(weight))
+        if own_weight is not None:
+            self.own_weight.copy_(own_weight)
 
     def penalty(self) -> torch.Tensor:
         r"""Minus the log of a standard normal prior on the output weights, without its constant.
@@ -156,6 +198,20 @@ class RatioHead(nn.Module):
         if self.own_weight is not None:
             total = total + self.own_weight.square().sum()
         return total / 2
+
+    def log_normalise(self, x: torch.Tensor) -> torch.Tensor:
+        r"""Counts as the head reads them.
+
+        Parameters
+        ----------
+        x
+            Input counts, (B, G).
+
+        Returns
+        -------
+        :math:`\log(1 + d\, x_g / \sum_h x_h)`, d the median depth of the training cells, (B, G).
+        """
+        return torch.log1p(self.depth * x / x.sum(-1, keepdim=True).clamp_min(1))
 
     def forward(
         self,
@@ -171,7 +227,7 @@ class RatioHead(nn.Module):
         z
             Latent, (B, L) or (S, B, L).
         own
-            Log-normalised input counts, (B, G).
+            From :meth:`log_normalise`, (B, G).
         cats
             Categorical covariates, each (B, 1), the batch last.
         cont
@@ -181,7 +237,8 @@ class RatioHead(nn.Module):
         -------
         Logits, (B, G) or (S, B, G).
         """
-        covariates = [] if cont is None else [cont]
+        own = own - self.own_mean
+        covariates = [own @ self.components] + ([] if cont is None else [cont])
         covariates += [
             F.one_hot(c.squeeze(-1).long(), n).to(z.dtype)
             for c, n in zip(cats, self.n_cats, strict=True)
@@ -195,7 +252,7 @@ class RatioHead(nn.Module):
             spliced, unspliced = out.chunk(2, dim=-1)
             out = spliced - unspliced  # log-odds of the two-way softmax
         if self.own_weight is not None:
-            out = torch.addcmul(out, own - self.own_mean, self.own_weight / self.own_std)
+            out = torch.addcmul(out, own, self.own_weight / self.own_std)
         return out
 
 

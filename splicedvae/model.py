@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from inspect import signature
 from pickle import UnpicklingError
 from typing import Literal
@@ -12,7 +11,6 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from lightning.pytorch import LightningDataModule
-from scipy import sparse
 from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
 from scvi.data.fields import (
@@ -27,7 +25,6 @@ from scvi.model.base._save_load import _load_saved_files
 
 from . import training
 from .counts import input_layer, same_genes
-from .head import one_of
 from .module import SPLICED, UNSPLICED, SplicedVAEModule
 from .prediction import SplicingMixin
 
@@ -46,12 +43,12 @@ class SplicedVAE(SplicingMixin, SCVI):
         As in :class:`scvi.model.SCVI`, with the negative binomial as default.
     registry, use_observed_lib_size, latent_distribution
         As in :class:`scvi.model.SCVI`.
-    head, head_activation, own_total
+    head, head_activation, own_total, n_components
         See :class:`splicedvae.head.RatioHead`.
     ratio_loss, ratio_weight, ratio_reduction, head_l2, head_latent, detach_head
         See :class:`splicedvae.module.SplicedVAEModule`. The paper's setting is ``n_latent=50,
-        head="mlp2", own_total=False, ratio_loss="mse", ratio_weight=1, ratio_reduction="mean",
-        head_l2=0, head_latent="sample"``; the defaults are what did best on validation cells.
+        dropout_rate=0.1, head="mlp2", own_total=False, n_components=0, ratio_loss="mse",
+        ratio_reduction="mean", head_l2=0``; the defaults are what did best on validation cells.
 
     Examples
     --------
@@ -73,7 +70,7 @@ class SplicedVAE(SplicingMixin, SCVI):
         n_hidden: int = 128,
         n_latent: int = 10,
         n_layers: int = 1,
-        dropout_rate: float = 0.1,
+        dropout_rate: float = 0.3,
         dispersion: Literal["gene", "gene-batch", "gene-label", "gene-cell"] = "gene",
         gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "nb",
         use_observed_lib_size: bool = True,
@@ -81,11 +78,12 @@ class SplicedVAE(SplicingMixin, SCVI):
         head: Literal["linear", "mlp2", "mlp3", "bottleneck"] = "linear",
         head_activation: Literal["sigmoid", "softmax"] = "sigmoid",
         own_total: bool = True,
+        n_components: int = 30,
         ratio_loss: Literal["binomial", "beta_binomial", "mse", "weighted_mse", "l1"] = "binomial",
         ratio_weight: float = 1.0,
         ratio_reduction: Literal["sum", "mean"] = "sum",
         head_l2: float = 100.0,
-        head_latent: Literal["mean", "sample"] = "mean",
+        head_latent: Literal["mean", "sample"] = "sample",
         detach_head: bool = False,
     ):
         # every argument is spelled out: one hidden in **kwargs would be lost when `load` rebuilds
@@ -103,6 +101,7 @@ class SplicedVAE(SplicingMixin, SCVI):
             head=head,
             head_activation=head_activation,
             own_total=own_total,
+            n_components=n_components,
             ratio_loss=ratio_loss,
             ratio_weight=ratio_weight,
             ratio_reduction=ratio_reduction,
@@ -132,12 +131,12 @@ class SplicedVAE(SplicingMixin, SCVI):
         continuous_covariate_keys: list[str] | None = None,
         **kwargs,
     ) -> None:
-        """Say where the counts and the covariates are.
+        """Say where the raw counts and the covariates are.
 
         Parameters
         ----------
         adata
-            Cells × genes; raw counts.
+            Cells × genes.
         layer
             What the encoder sees. None composes ``layers["total"]`` = spliced + unspliced, or
             takes the spliced layer if ``input="spliced"``.
@@ -189,6 +188,7 @@ class SplicedVAE(SplicingMixin, SCVI):
         plan_kwargs: dict | None = None,
         datasplitter_kwargs: dict | None = None,
         datamodule: LightningDataModule | None = None,
+        refit_head: bool | None = None,
         **kwargs,
     ) -> None:
         """Train encoder, decoder and head together.
@@ -205,25 +205,25 @@ class SplicedVAE(SplicingMixin, SCVI):
             at random, by ``scvi.settings.seed``.
         train_size
             Share of the train cells if `split` is None; the rest validate.
-        optimizer
-            Of ``"Adam"``, ``"AdamW"``, ``"RMSprop"``.
-        lr
-            Learning rate.
-        batch_size
-            Cells in a minibatch.
+        optimizer, lr, batch_size
+            One of ``"Adam"``, ``"AdamW"``, ``"RMSprop"``; learning rate; cells in a minibatch.
         plan_kwargs, datasplitter_kwargs, **kwargs
             As in :meth:`scvi.model.SCVI.train`, but for the optimizer and the split; the KL term
             is warmed up over the first third of the epochs unless `plan_kwargs` says otherwise.
         datamodule
             Gives minibatches, such as :class:`splicedvae.atlas.loader.AtlasDataModule`, to a model
             made with its ``registry``; nothing about the split or minibatches is then read.
+        refit_head
+            Fit the head's output layer anew in the end, by empirical Bayes, see
+            :func:`splicedvae.training.refit_head`. None does so when a linear head is trained for
+            the first time, with the binomial loss and cells in memory.
 
         Raises
         ------
         ValueError
             The split is not two parts of distinct positions, the optimizer is unknown, the
-            training cells have no spliced and unspliced counts, or there are both cells and a
-            datamodule, or neither.
+            training cells have no spliced and unspliced counts, there are both cells and a
+            datamodule, or neither, or a datamodule with ``refit_head=True``.
         """
         if (self.adata is None) == (datamodule is None):
             raise ValueError("Give a datamodule if, and only if, the model was made without cells.")
@@ -235,24 +235,15 @@ class SplicedVAE(SplicingMixin, SCVI):
                 raise ValueError("Pass split=(train, val) instead of external_indexing.")
             parts = list(training.checked_split(split, self.adata.n_obs))
             datasplitter_kwargs = {**(datasplitter_kwargs or {}), "external_indexing": parts}
+        elif refit_head:
+            raise ValueError("refit_head=True needs cells in memory, which a datamodule has not.")
+        if refit_head is None:
+            refit_head = datamodule is None and training.refittable(self.module)
         if not self.module.head.initialised:
-            keys = (REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED)
-            counts = datamodule.starting_counts() if datamodule else map(self.data_registry, keys)
-            rows = slice(None) if datamodule else parts[0]
-            counts = (sparse.csr_matrix(layer)[rows] for layer in counts)
-            self.module.head.initialise(*training.starting_values(*counts))
-
-        one_of("optimizer", optimizer, tuple(training.OPTIMIZERS))
-        # scVI's eps; the head does no better with a smaller one
-        defaults = {"lr": lr, "eps": 0.01, "weight_decay": 1e-6} | training.kl_warmup(max_epochs)
-        plan_kwargs = defaults | (plan_kwargs or {})
-        if "optimizer" in plan_kwargs:
-            raise ValueError("Name the optimizer with optimizer=, not in plan_kwargs.")
-        settings_ = {key: plan_kwargs.pop(key) for key in ("lr", "eps", "weight_decay")}
-        plan_kwargs |= {
-            "optimizer": "Custom",
-            "optimizer_creator": partial(training.optimizer, optimizer, **settings_),
-        }
+            counts = datamodule.starting_counts() if datamodule else training.counts(self, parts[0])
+            k = self.module.head.components.shape[1]
+            self.module.head.initialise(*training.starting_values(*counts, k))
+        plan_kwargs = training.plan(optimizer, lr, max_epochs, plan_kwargs)
         self.module.train()  # after `load` it is in eval mode, which Lightning would keep
         kwargs.setdefault("check_val_every_n_epoch", 1)
         kwargs["callbacks"] = [*kwargs.get("callbacks", ()), training.RatioHistory()]
@@ -264,6 +255,8 @@ class SplicedVAE(SplicingMixin, SCVI):
             datamodule=datamodule,
             **kwargs,
         )
+        if refit_head:
+            training.refit_head(self, parts[0])
 
     @classmethod
     def load(cls, dir_path: str, adata: AnnData | None = None, **kwargs) -> SplicedVAE:

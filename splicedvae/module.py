@@ -16,7 +16,7 @@ from scvi.module import VAE
 from scvi.module.base import LossOutput, auto_move_data
 from torch import nn
 
-from .head import OWN_SCALE, RATIO_LOSSES, RatioHead, one_of, ratio_loss
+from .head import RATIO_LOSSES, RatioHead, one_of, ratio_loss
 
 SPLICED, UNSPLICED = "spliced", "unspliced"  # registry keys of the two count layers
 REDUCTIONS = ("sum", "mean")
@@ -45,7 +45,7 @@ class SplicedVAEModule(VAE):
         As in :class:`scvi.module.VAE`; the head uses them too.
     gene_likelihood
         As there, with the negative binomial as default.
-    head, head_activation, own_total
+    head, head_activation, own_total, n_components
         See :class:`RatioHead`.
     ratio_loss
         See :func:`ratio_loss`.
@@ -72,16 +72,17 @@ class SplicedVAEModule(VAE):
         n_latent: int = 10,
         n_continuous_cov: int = 0,
         n_cats_per_cov: list[int] | None = None,
-        dropout_rate: float = 0.1,
+        dropout_rate: float = 0.3,
         gene_likelihood: Literal["zinb", "nb", "poisson", "normal"] = "nb",
         head: Literal["linear", "mlp2", "mlp3", "bottleneck"] = "linear",
         head_activation: Literal["sigmoid", "softmax"] = "sigmoid",
         own_total: bool = True,
+        n_components: int = 30,
         ratio_loss: Literal["binomial", "beta_binomial", "mse", "weighted_mse", "l1"] = "binomial",
         ratio_weight: float = 1.0,
         ratio_reduction: Literal["sum", "mean"] = "sum",
         head_l2: float = 100.0,
-        head_latent: Literal["mean", "sample"] = "mean",
+        head_latent: Literal["mean", "sample"] = "sample",
         detach_head: bool = False,
         **vae_kwargs,
     ):
@@ -111,6 +112,7 @@ class SplicedVAEModule(VAE):
             n_hidden=n_hidden,
             dropout_rate=dropout_rate,
             own_total=own_total,
+            n_components=n_components,
             n_cats=(*(n_cats_per_cov or ()), n_batch),
             n_continuous_cov=n_continuous_cov,
         )
@@ -148,8 +150,8 @@ class SplicedVAEModule(VAE):
             batch_index = torch.full_like(batch_index, transform_batch)
         cats = tensors.get(REGISTRY_KEYS.CAT_COVS_KEY)
         cats = () if cats is None else torch.split(cats, 1, dim=1)
-        own = torch.log1p(OWN_SCALE * x / x.sum(-1, keepdim=True).clamp_min(1))  # (B, G)
-        return self.head(z, own, (*cats, batch_index), tensors.get(REGISTRY_KEYS.CONT_COVS_KEY))
+        own, cont = self.head.log_normalise(x), tensors.get(REGISTRY_KEYS.CONT_COVS_KEY)
+        return self.head(z, own, (*cats, batch_index), cont)
 
     def loss(
         self,

@@ -11,9 +11,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from scipy import sparse
 from scvi import REGISTRY_KEYS
+from scvi.model import SCVI
+from sklearn.decomposition import PCA
 from torch import optim
 
-from .head import OWN_SCALE
+from ._regression import hierarchical_binomial
+from .head import one_of
+from .module import SPLICED, UNSPLICED, SplicedVAEModule
 
 OPTIMIZERS = {"Adam": optim.Adam, "AdamW": optim.AdamW, "RMSprop": optim.RMSprop}
 
@@ -82,6 +86,40 @@ def kl_warmup(max_epochs: int) -> dict[str, int]:
     return {"n_epochs_kl_warmup": max(1, max_epochs // 3)}
 
 
+def plan(optimizer_name: str, lr: float, max_epochs: int, given: dict | None) -> dict:
+    """What the training plan is given.
+
+    Parameters
+    ----------
+    optimizer_name
+        A key of ``OPTIMIZERS``.
+    lr
+        Learning rate.
+    max_epochs
+        Of the run.
+    given
+        The user's ``plan_kwargs``, which come before the defaults.
+
+    Returns
+    -------
+    ``plan_kwargs`` for scvi-tools.
+
+    Raises
+    ------
+    ValueError
+        The optimizer is unknown, or named in `given`.
+    """
+    one_of("optimizer", optimizer_name, tuple(OPTIMIZERS))
+    # scVI's eps; the head does no better with a smaller one
+    defaults = {"lr": lr, "eps": 0.01, "weight_decay": 1e-6} | kl_warmup(max_epochs)
+    settings = defaults | (given or {})
+    if "optimizer" in settings:
+        raise ValueError("Name the optimizer with optimizer=, not in plan_kwargs.")
+    own = {key: settings.pop(key) for key in ("lr", "eps", "weight_decay")}
+    creator = partial(optimizer, optimizer_name, **own)
+    return settings | {"optimizer": "Custom", "optimizer_creator": creator}
+
+
 def checked_split(
     split: Sequence[Sequence[int]], n_obs: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -118,8 +156,36 @@ def checked_split(
     return *parts, np.setdiff1d(np.arange(n_obs), np.concatenate(parts))
 
 
+def counts(model: SCVI, cells: np.ndarray) -> tuple[sparse.csr_matrix, ...]:
+    """Counts of some of a model's cells.
+
+    Parameters
+    ----------
+    model
+        A :class:`splicedvae.SplicedVAE` with its cells.
+    cells
+        Positions.
+
+    Returns
+    -------
+    Input, spliced and unspliced counts, CSR (cells, genes).
+    """
+    keys = REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED
+    registry = model.adata_manager
+    return tuple(sparse.csr_matrix(registry.get_from_registry(key))[cells] for key in keys)
+
+
+def _log_normalised(counts: sparse.csr_matrix, depth: float) -> sparse.csr_matrix:
+    """What :meth:`splicedvae.head.RatioHead.log_normalise` gives, sparse."""
+    scale = depth / np.maximum(np.asarray(counts.sum(1)).ravel(), 1)
+    return sparse.csr_matrix(sparse.diags(scale) @ counts).log1p()
+
+
 def starting_values(
-    counts: sparse.csr_matrix, spliced: sparse.csr_matrix, unspliced: sparse.csr_matrix
+    counts: sparse.csr_matrix,
+    spliced: sparse.csr_matrix,
+    unspliced: sparse.csr_matrix,
+    n_components: int = 0,
 ) -> tuple[torch.Tensor, ...]:
     """What :meth:`splicedvae.head.RatioHead.initialise` takes, from the training cells.
 
@@ -127,11 +193,14 @@ def starting_values(
     ----------
     counts, spliced, unspliced
         Input, spliced and unspliced counts of the training cells, (cells, genes).
+    n_components
+        Principal components of the log-normalised input; there are fewer if the cells are.
 
     Returns
     -------
-    Per gene: logit of the pooled ratio; mean and standard deviation of the log-normalised input;
-    its share of the counts, mean 1.
+    Per gene: logit of the pooled ratio. The median depth. Per gene: mean and standard deviation of
+    the log-normalised input; direction of each component, scaled to variance 1; share of the
+    counts, mean 1.
 
     Raises
     ------
@@ -145,18 +214,93 @@ def starting_values(
             "unspliced layers, so there is nothing to learn ratios from."
         )
     overall = s.sum() / (s.sum() + u.sum())
-    own = sparse.csr_matrix(sparse.diags(OWN_SCALE / np.asarray(counts.sum(1)).ravel()) @ counts)
-    own.data = np.log1p(own.data)
+    depth = np.median(np.asarray(counts.sum(1)))
+    own = _log_normalised(counts, depth).astype(np.float64)
     mean = np.asarray(own.mean(0)).ravel()
     variance = np.asarray(own.multiply(own).mean(0)).ravel() - mean**2
+    components = np.zeros((len(s), 0))
+    if k := min(n_components, min(own.shape) - 1):
+        pca = PCA(k, svd_solver="arpack", random_state=0).fit(own)
+        components = (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T  # (G, k)
     values = (
         # one count at the overall ratio keeps genes without counts finite
         np.log((s + overall) / (u + 1 - overall)),
+        depth,
         mean,
         np.sqrt(np.maximum(variance, 1e-4)),
+        components,
         (s + u) / (s + u).mean(),
     )
     return tuple(torch.as_tensor(v, dtype=torch.float32) for v in values)
+
+
+def refittable(module: SplicedVAEModule) -> bool:
+    """Whether :func:`refit_head` should end a training.
+
+    Parameters
+    ----------
+    module
+        Before the training.
+
+    Returns
+    -------
+    True for a linear head that is to be trained with the binomial loss for the first time.
+    """
+    linear = len(module.head.trunk) == 0 and module.ratio_loss_kind == "binomial"
+    return linear and not module.head.initialised and module.ratio_weight > 0
+
+
+def refit_head(model: SCVI, cells: np.ndarray, n_cells: int = 20_000, seed: int = 0) -> None:
+    """Fit the output layer of a trained model's head anew, by empirical Bayes.
+
+    The features that the head reads stay as they are. The weights of all genes get a common prior
+    that is itself estimated, see :func:`splicedvae._regression.hierarchical_binomial`: how far
+    ratios follow each feature, and in which direction, is learnt from all genes together.
+
+    Parameters
+    ----------
+    model
+        A :class:`splicedvae.SplicedVAE` with its cells.
+    cells
+        Positions of the training cells.
+    n_cells
+        Cells to fit on, at most; they are drawn at random.
+    seed
+        Of the draw.
+
+    Raises
+    ------
+    ValueError
+        No cell has both spliced and unspliced counts.
+    """
+    known = [np.asarray(layer.sum(1)).ravel() > 0 for layer in counts(model, cells)[1:]]
+    cells = np.asarray(cells)[known[0] & known[1]]  # others teach the head nothing
+    if not len(cells):
+        raise ValueError("No training cell has both spliced and unspliced counts.")
+    if len(cells) > n_cells:
+        cells = np.sort(np.random.default_rng(seed).choice(cells, n_cells, replace=False))
+    x_counts, spliced, unspliced = counts(model, cells)
+    head, seen = model.module.head, []
+    hook = head.output.register_forward_pre_hook(lambda _, args: seen.append(args[0].cpu()))
+    try:
+        model.get_splicing_ratio(indices=cells)
+    finally:
+        hook.remove()
+    x = torch.cat(seen).numpy().astype(np.float64)  # (cells, features)
+    centre, spread = x.mean(0), x.std(0)
+    spread[spread < 1e-6] = 1  # such as the column of a batch that has no cell here
+    x = (x - centre) / spread
+    own, mean, std = _log_normalised(x_counts, float(head.depth)), head.own_mean, head.own_std
+    mean, std = mean.cpu().numpy(), std.cpu().numpy()
+    loadings = (own.T @ x) / len(x) / std[:, None]  # x has mean 0, so own needs none
+    logit = starting_values(x_counts, spliced, unspliced)[0].numpy()
+    own = None if head.own_weight is None else (own.tocsc(), mean, std)
+    n = (spliced + unspliced).tocsc()
+    weights = hierarchical_binomial(x, own, spliced.tocsc(), n, logit, loadings)
+    slopes = weights[:, 1 : 1 + x.shape[1]] / spread
+    values = weights[:, 0] - slopes @ centre, slopes, weights[:, -1]
+    bias, slopes, own_weight = (torch.as_tensor(v, dtype=torch.float32) for v in values)
+    head.set_weights(bias, slopes, None if own is None else own_weight)
 
 
 class RatioHistory(Callback):

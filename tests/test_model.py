@@ -30,11 +30,11 @@ def parts(cells):
     return sv.data.split(cells)
 
 
-def trained(cells, parts, seed=0, setup=None, **kwargs):
+def trained(cells, parts, seed=0, setup=None, refit_head=None, **kwargs):
     scvi.settings.seed = seed
     sv.SplicedVAE.setup_anndata(cells, **(setup or {}))
     model = sv.SplicedVAE(cells, **kwargs)
-    model.train(split=parts[:2], **FAST)
+    model.train(split=parts[:2], refit_head=refit_head, **FAST)
     return model
 
 
@@ -55,9 +55,9 @@ def test_history_holds_both_losses_and_the_correlation(model):
             assert len(values) == 3 and np.isfinite(values.to_numpy(dtype=float)).all()
 
 
-def test_last_validation_figures_are_those_of_the_predictions(cells, parts, model):
+def test_last_validation_figures_are_those_of_the_predictions(cells, parts):
     """History is read in eval mode on val, so it can be recomputed from outside."""
-    val = parts[1]
+    model, val = trained(cells, parts, refit_head=False, head_latent="mean"), parts[1]
     p = model.get_splicing_ratio(indices=val, return_numpy=True)
     s, u = (cells.layers[k][val].toarray() for k in ("spliced", "unspliced"))
     seen = (s + u) > 0
@@ -70,7 +70,7 @@ def test_last_validation_figures_are_those_of_the_predictions(cells, parts, mode
 def test_untrained_head_says_the_training_gene_mean(cells, parts):
     sv.SplicedVAE.setup_anndata(cells)
     model = sv.SplicedVAE(cells)
-    model.train(**FAST | {"max_epochs": 1}, split=parts[:2], lr=0.0)
+    model.train(**FAST | {"max_epochs": 1}, split=parts[:2], lr=0.0, refit_head=False)
     s, u = (np.asarray(cells.layers[k][parts[0]].sum(0)).ravel() for k in ("spliced", "unspliced"))
     overall = s.sum() / (s + u).sum()
     expected = (s + overall) / (s + u + 1)
@@ -82,8 +82,11 @@ def test_starting_values_by_hand():
     rng = np.random.default_rng(0)
     x = rng.poisson(2, (20, 5)) + 1
     s, u = rng.poisson(3, (20, 5)), rng.poisson(1, (20, 5))
-    logit, mean, std, weight = starting_values(*(sparse.csr_matrix(m) for m in (x, s, u)))
-    own = np.log1p(1e4 * x / x.sum(1, keepdims=True))
+    logit, depth, mean, std, components, weight = starting_values(
+        *(sparse.csr_matrix(m) for m in (x, s, u))
+    )
+    assert depth == np.median(x.sum(1)) and components.shape == (5, 0)
+    own = np.log1p(np.median(x.sum(1)) * x / x.sum(1, keepdims=True))
     np.testing.assert_allclose(mean, own.mean(0), rtol=1e-5)
     np.testing.assert_allclose(std, own.std(0), rtol=1e-4)
     np.testing.assert_allclose(weight, (s + u).sum(0) / (s + u).sum(0).mean(), rtol=1e-5)
@@ -316,7 +319,7 @@ def test_batches_and_covariates(cells, parts):
         "continuous_covariate_keys": ["age"],
     }
     model = trained(cells, parts, setup=setup)
-    assert model.module.head.output.in_features == 10 + 1 + 3 + 2
+    assert model.module.head.output.in_features == 10 + 30 + 1 + 3 + 2
     with torch.no_grad():  # a visible effect of the second batch
         model.module.head.output.weight[:, -1] = 1.0
         model.module.head.output.weight[:, -2] = 0.0

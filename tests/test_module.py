@@ -104,9 +104,10 @@ def test_entries_without_counts_have_no_influence(kind, counts):
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_head_starts_at_the_gene_mean(head, activation):
-    module = RatioHead(L, G, head=head, activation=activation).eval()
+    module = RatioHead(L, G, head=head, activation=activation, n_components=2).eval()
     gene_logit = torch.randn(G)
-    module.initialise(gene_logit, torch.zeros(G), torch.ones(G), torch.ones(G))
+    depth, zeros, ones = torch.tensor(1e4), torch.zeros(G), torch.ones(G)
+    module.initialise(gene_logit, depth, zeros, ones, torch.randn(G, 2), ones)
     for shape in ((B, L), (4, B, L)):
         out = module(torch.randn(shape), torch.randn(B, G))
         torch.testing.assert_close(out, gene_logit.expand(*shape[:-1], G))
@@ -210,9 +211,8 @@ def test_penalty_is_the_normal_prior(counts):
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_moments_give_the_exact_scores_over_minibatches(reduction, counts):
     tensors = tensors_of(*counts)
-    module = SplicedVAEModule(
-        G, n_batch=1, n_latent=L, ratio_loss="l1", ratio_reduction=reduction
-    ).eval()
+    kinds = {"ratio_loss": "l1", "ratio_reduction": reduction, "head_latent": "mean"}
+    module = SplicedVAEModule(G, n_batch=1, n_latent=L, **kinds).eval()
     torch.nn.init.normal_(module.head.output.weight)
     module.reset_moments("cpu")
     predicted = []

@@ -25,7 +25,7 @@ SOURCES = {
         *fits.SOURCES["splicedvae"],
         "simulate",
         "steady_state",
-        "velo_predictor",
+        "peers/velo_predictor",
         "velocity",
         "velocity_baselines",
         "velocity_metrics",

@@ -37,6 +37,7 @@ PAPER_GRID = {
     "lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2],
     "ratio_weight": [0.1, 1.0, 10.0, 100.0, 1000.0],
     "own_total": False,
+    "n_components": 0,
     "ratio_reduction": "mean",
     "head_l2": 0.0,
     "head_latent": "sample",

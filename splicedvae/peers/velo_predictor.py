@@ -21,8 +21,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from ._features import count_layer, log_normalised, median_depth
-from .counts import same_genes
+from .._features import count_layer, log_normalised, median_depth
+from ..counts import same_genes
 
 N_FOLDS = 5
 # As published, but for a histogram of 16 bins: 8 times faster than 256, and as accurate

@@ -17,8 +17,8 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from ._features import count_layer
-from .steady_state import quiet_scvelo
+from .._features import count_layer
+from ..steady_state import quiet_scvelo
 
 
 @contextmanager
