@@ -131,9 +131,10 @@ show(RatioHead.forward)
 
 # %% [markdown]
 # Four kinds differ in what the `trunk`, $t$, does before the last layer. The *linear* head has
-# none: $t$ changes nothing, and $h$ is a matrix and a bias. *mlp2* and *mlp3* put one and two hidden layers before the output layer,
-# and *bottleneck* puts two, the second one narrow. The paper uses mlp2 {cite:p}`SplicedVAE2026`.
-# More layers can bend the relation between state and ratio, and have more to fit noise with.
+# none: $t$ changes nothing, and $h$ is a matrix and a bias. *mlp2* and *mlp3* put one and two hidden
+# layers before the output layer, and *bottleneck* puts two, the second one narrow. The paper uses
+# mlp2 {cite:p}`SplicedVAE2026`. More layers can bend the relation between state and ratio, and have
+# more to fit noise with.
 
 # %%
 n_latent, n_genes = model.module.n_latent, adata.n_vars
@@ -170,14 +171,14 @@ lab.profiles.finding(
 # `own_total`: the latent is shared by all genes and summarises them, but the count of the gene
 # itself says something that no summary keeps. One weight per gene lets the head look at it.
 #
-# The third is `n_components`. A latent of ten dimensions is made to rebuild counts, and it loses
+# The third is `n_components`. A latent of ten dimensions is made to rebuild counts, and it may lose
 # some of what totals say of ratios, which need not be what rebuilds counts best. What totals say of
 # ratios is also nearly linear in them: no bent function that we tried found more
 # ({doc}`chapter 3 <03_training>` tells which). So the plainest summary serves: a few dozen
-# principal components, which are fixed before training and on which the best simple
-# {term}`baseline`, a regression for each gene, is built. A head that reads them need not learn from
-# $z$ what any regression knows. {doc}`Chapter 3 <03_training>` takes each of these parts away and
-# measures what is lost.
+# principal components, which are fixed before training and are what the {term}`baseline` reads that
+# any statistician would try first, a regression for each gene. A head that reads them too need not
+# learn from $z$ what that regression knows. {doc}`Chapter 3 <03_training>` takes each of these
+# parts away and measures what is lost.
 #
 # :::{margin} Machine learning
 # **Principal components.** The directions along which cells differ most, each at a right angle to
@@ -453,7 +454,7 @@ for name, latent in (("coupled", z), ("detached", z.detach())):
 # Statisticians have met the question among baseball players, whose batting averages in the first
 # weeks of a season are poor guides to the rest of it. A better one draws each player's average
 # towards that of all players, and how far is read from how much they spread
-# {cite:p}`Efron1975`. Players do not play for one another, yet the many tell what is likely of the
+# {cite:p}`Efron1975`. Players do not bat for one another, yet the many tell what is likely of the
 # one. This is {term}`empirical Bayes`: the {term}`prior` is not chosen but estimated, from the very
 # data that it is then used on. The larger the crowd, the better it works, and ours has as many
 # players as there are genes:
@@ -516,7 +517,7 @@ slopes = {
     "together": np.vstack([output.bias.detach(), output.weight.detach().T]),
 }
 
-# %% mystnb={"image": {"alt": "Scatter plot, a dot per gene: its slope on the first principal component fitted alone, across, against the slope fitted together with all genes, up. Nearly all dots lie in a flat band around zero, far from the dashed line of equal slopes."}, "figure": {"caption": "The slope of each gene on the first component, fitted by itself and together with all others. On the dashed line nothing would change; the band is much flatter. Colours: molecules of the gene in the training cells.", "name": "fig-together"}}
+# %% mystnb={"image": {"alt": "Scatter plot, a dot per gene: its slope on the first principal component fitted alone, across, against the slope fitted together with all genes, up. Nearly all dots lie in a flat band near zero, which the dashed line of equal slopes crosses steeply."}, "figure": {"caption": "The slope of each gene on the first component, fitted by itself and together with all others. On the dashed line nothing would change; the band is much flatter. Colours: molecules of the gene in the training cells.", "name": "fig-together"}}
 one = pd.DataFrame({way: weights[1 + n_latent] for way, weights in slopes.items()})
 figure, ax = plt.subplots()
 dots = ax.scatter(*one.to_numpy().T, c=np.log10(molecules[1].sum(0)), s=8, cmap="viridis")

@@ -78,7 +78,8 @@ print(f"{len(jobs)} jobs: {len(seeds)} seed(s), {epochs} epochs each")
 #
 # Four panels, as in the paper's Figures 2E and 3B to E: the bound, the ratio loss, and the Pearson
 # correlation of predicted with observed ratios. The dashed line in the last panel is what the
-# {term}`gene mean` gets on the same validation cells.
+# {term}`gene mean` gets on the same validation cells. (A curve ends with the last epoch; the
+# {term}`refit` of {doc}`chapter 2 <02_architecture>` comes after it.)
 
 # %% mystnb={"image": {"alt": "Four panels of training curves over epochs, training as solid lines and validation as dashed ones. The negative ELBO of scVI and of SplicedVAE falls steeply and flattens. The ratio loss falls a little. The Pearson correlation starts close to the dashed line of the gene mean and stays near it."}, "figure": {"caption": "Both networks learn to reconstruct counts alike. The correlation begins where the gene mean is and moves little: most of it was there before training.", "name": "fig-curves"}}
 gene_mean = sv.baselines.GeneMean().fit(adata[train], adata[val])
@@ -408,7 +409,10 @@ lab.profiles.finding(
 twins = {"coupled − detached": (coupled, detached), "the same, without components": (single, bare)}
 sharing = pd.DataFrame(
     {
-        label: {s: with_interval(*pair, s, 4) for s in ("d2", "within_gene_r", *separation)}
+        label: {
+            s: with_interval(*pair, s, 2 if s == "elbo" else 4)
+            for s in ("d2", "within_gene_r", *separation)
+        }
         for label, pair in twins.items()
     }
 )
@@ -547,7 +551,7 @@ pd.Series(overlap, name="overlap of the genes").to_frame()
 _, ax = plt.subplots(figsize=(6.4, 2.4))
 _ = lab.plots.gene_overlap(starts[0]["overlap"], ax)
 
-# %% mystnb={"image": {"alt": "Two panels over epochs for few training cells: the ELBO and D squared of the validation cells, from scratch in black and from the checkpoint in orange, a line per seed."}, "figure": {"caption": "Validation cells, trained on few cells from scratch and from the checkpoint; a line per seed. A head start would show early, as a gap between the colours; where the curves meet, it is used up.", "name": "fig-head-start"}}
+# %% mystnb={"image": {"alt": "Two panels over epochs for few training cells: the ELBO and D squared of the validation cells, from scratch in black and from the checkpoint in orange, a line per seed."}, "figure": {"caption": "Validation cells, trained on few cells from scratch and from the checkpoint, up to the last epoch, before the refit; a line per seed. A head start would show early, as a gap between the colours; where the curves meet, it is used up.", "name": "fig-head-start"}}
 small = 200 if 200 in lengths else lengths.index.min()
 _, axes = plt.subplots(1, 2, figsize=(8, 3.4))
 for (score, label), ax in zip((("elbo", "ELBO"), ("d2", "D²")), axes, strict=True):
@@ -624,8 +628,8 @@ lab.profiles.finding(
     f"against scratch in the same architecture, on test cells, checkpoint: {origin}.\n\n"
     + "\n".join(f"- {line}." for line in told)
     + f"\n\nWith {small} cells, on validation cells: in ELBO {race('elbo')}; in D² {race('d2')}. "
-    "(What it cost to make the checkpoint is not counted, and all starts are scored at their last "
-    "epoch: with early stopping the differences would be others.)",
+    "(What it cost to make the checkpoint is not counted. All starts are scored on test cells after "
+    "their last epoch and the refit: with early stopping the differences would be others.)",
     profile,
 )
 

@@ -196,6 +196,7 @@ rows = {
     "ScviLatentRidge": "ratios: scVI latent + ridge",
     "SplicedVAE": "SplicedVAE",
     "SplicedVAE, detached head": "SplicedVAE, detached head",
+    "SplicedVAE, without own total": "SplicedVAE, without own total",
     "SplicedVAE, denoised": "SplicedVAE, denoised counts",
     "SplicedVAE, paper's setting": "SplicedVAE, paper's setting",
     "half versus half": "reliability: half versus half",

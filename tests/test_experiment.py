@@ -74,6 +74,7 @@ def test_later_stages_find_ratios_and_checkpoints_by_name(tiny, tmp_path):
     given = ("GeneMean", "GeneByCluster", "NearestNeighbours", "RidgeBinomial")
     sources = dict.fromkeys(given, fits.BASELINES) | {
         "SplicedVAE": "SplicedVAE",
+        fits.UNREFITTED: "SplicedVAE",
         "ScviLatentRidge": "scVI",
     }
     for name, job in sources.items():

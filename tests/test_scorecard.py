@@ -37,10 +37,12 @@ def tables(gain: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables of three seeds in which SplicedVAE is better than all others by `gain`."""
     noise = (0.001, -0.001, 0.002)
     fitted, fields = {}, {}
-    for name in ("SplicedVAE", "SplicedVAE, detached head", "scVI", "RidgeBinomial", "GeneMean"):
+    variants = ("detached head", "without components", "latent only, detached")
+    variants = [f"SplicedVAE, {variant}" for variant in variants]
+    for name in ("SplicedVAE", *variants, "scVI", "RidgeBinomial", "GeneMean"):
         for seed in range(3):
             x = 0.5 + (gain + noise[seed] if name == "SplicedVAE" else 0)
-            scores = ("rmse_observed", "r_observed", "elbo", "silhouette", "knn_purity")
+            scores = ("rmse_observed", "r_observed", "d2", "elbo", "silhouette", "knn_purity")
             fitted[name, seed] = dict.fromkeys((*scores, "leiden_ari"), x)
     for seed in range(3):
         fitted["ceiling, bootstrap", seed] = {"rmse_observed": 0.1, "r_observed": 0.9}
@@ -78,11 +80,17 @@ def test_verdicts_follow_the_scores():
     assert worse["four directions: 50 % right"] == scorecard.FAILS
     assert verdicts(0.0)["better ELBO than scVI"] == scorecard.FAILS  # no difference is no gain
     assert better["Velo-Predictor: 88 % right"] == "holds only under resampling before the split"
-    card = scorecard.claims(*tables(0.05), frame, 1000, 2000)
-    ours = card[4]["ours"]
+    shared = "one latent helps both tasks"
+    assert (better[shared], worse[shared]) == ("holds only for: the default", scorecard.FAILS)
+    fitted, fields = tables(0.05)
+    card = scorecard.claims(fitted, fields, frame, 1000, 2000)
+    (ours,) = [c["ours"] for c in card if c["claim"] == "velocity cosine above random"]
     mean, low, high = sv.metrics.paired_interval(np.array([0.551, 0.549, 0.552]), np.zeros(3))
     assert (ours["mean"], ours["low"], ours["high"]) == pytest.approx((mean, low, high))
     assert ours["n_seeds"] == 3
+    fitted.loc[["SplicedVAE"], "elbo"] -= 1  # then the head gains at the expense of the latent
+    card = scorecard.claims(fitted, fields, frame, 1000, 2000)
+    assert [c["verdict"] for c in card if c["claim"] == shared] == [scorecard.FAILS]
 
 
 def test_targets_are_what_their_names_say(tmp_path, monkeypatch):

@@ -43,6 +43,7 @@ RATIOS = (
     "ScviLatentRidge",
     "SplicedVAE",
     "SplicedVAE, detached head",
+    "SplicedVAE, without own total",
     "SplicedVAE, paper's setting",
 )
 #: Those shown in the second protocol, and with slopes fitted on expectations.

@@ -58,7 +58,7 @@ def architecture(ax: Axes | None = None) -> Axes:
         (4.2, 2.2, INK, "latent $z$\n$(B, L)$"),
         (6.2, 2.2, GREEN, "decoder\n$L \\to H \\to G$"),
         (8.4, 2.2, GREEN, r"means $\ell\rho$" + "\n$(B, G)$"),
-        (6.2, 0.8, ORANGE, "splicing head\n$L \\to G$"),
+        (6.2, 0.8, ORANGE, "splicing head\n$L + K \\to G$"),
         (8.4, 0.8, ORANGE, "ratios $\\hat p$\n$(B, G)$"),
     ):
         frame = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": colour, "lw": 2}
@@ -68,7 +68,7 @@ def architecture(ax: Axes | None = None) -> Axes:
     _arrow(ax, (4.6, 1.8), (5.3, 1.0), ORANGE)
     _arrow(ax, (7.05, 0.8), (7.75, 0.8), ORANGE)
     _arrow(ax, (0.7, 1.8), (5.3, 0.7), "#777777", ls="--", connectionstyle="angle,angleB=0")
-    ax.text(2.9, 0.78, "each gene's own total", ha="center", size=11, color="#555555")
+    ax.text(2.9, 0.78, "$K$ components, own count", ha="center", size=11, color="#555555")
     for y, colour, law in (
         (2.75, GREEN, r"$x \sim \mathrm{NB}(\ell\rho, \theta)$"),
         (0.15, ORANGE, r"$s \sim \mathrm{Binomial}(n, \hat p)$"),
