@@ -57,7 +57,8 @@ lab.profiles.banner(adata, profile)
 # {term}`query protocol`, and what comes out, an arrow for each cell, a {term}`velocity field`.
 
 # %% tags=["remove-stderr"]
-fits = lab.experiment.run(lab.fits, adata, profile, results)
+names = (*lab.fields.FITS, "scVI, gene subset")
+fits = lab.experiment.run(lab.fits, adata, profile, results, names)
 seeds = lab.profiles.PROFILES[profile].seeds
 whole, (train, val, test) = lab.profiles.prepared(adata, profile, seeds[0])
 bench = lab.fields.cells(whole, train, test)  # graphs, one UMAP, velocity from true counts

@@ -47,12 +47,13 @@ class RatioHead(nn.Module):
     r"""From the latent to each gene's splicing ratio, on the logit scale.
 
     .. math:: \eta_g = \mathrm{logit}\,\hat p_g
-              = \big(W\, t(z, y, \text{covariates})\big)_g + b_g + w_g o_g
+              = \big(W\, t(z, \text{covariates})\big)_g + b_g + w_g o_g + (V y)_g
 
-    with hidden layers :math:`t`, principal components :math:`y` of the cell's log-normalised input
-    and the gene's own standardised count :math:`o_g`. It starts at the gene mean: :math:`W` and
-    :math:`w` are zero and :math:`b_g` is the logit of the gene's training ratio, so whatever it
-    says beyond the mean is learnt.
+    with hidden layers :math:`t`, the gene's own standardised count :math:`o_g` and principal
+    components :math:`y` of the cell's log-normalised input. It starts at the gene mean: :math:`W`,
+    :math:`w` and :math:`V` are zero and :math:`b_g` is the logit of the gene's training ratio, so
+    whatever it says beyond the mean is learnt. :math:`V` is no parameter, gradients leave it alone:
+    it is found in the end, by :func:`splicedvae.training.refit_head`.
 
     Parameters
     ----------
@@ -73,7 +74,7 @@ class RatioHead(nn.Module):
         the latent, being shared by all genes, cannot carry.
     n_components
         Number of principal components, at most one less than genes; they are those of the training
-        cells, each of variance 1 there. 0 leaves the latent alone.
+        cells, each of variance 1 there.
     n_cats
         Number of categories of each categorical covariate, the batch last.
     n_continuous_cov
@@ -104,8 +105,7 @@ class RatioHead(nn.Module):
             "bottleneck": (n_hidden, max(1, n_hidden // 8)),
         }[head]
         # a covariate with one category says nothing, so it gets no column (as in scVI's FCLayers)
-        k = min(n_components, n_genes - 1)
-        n_in = n_latent + k + n_continuous_cov + sum(n for n in n_cats if n > 1)
+        n_in = n_latent + n_continuous_cov + sum(n for n in n_cats if n > 1)
         widths = (n_in, *hidden)
         self.trunk = nn.Sequential(
             *(
@@ -119,7 +119,9 @@ class RatioHead(nn.Module):
         self.own_weight = nn.Parameter(torch.zeros(n_genes)) if own_total else None
         # measured on the training cells by `initialise`, saved with the weights
         self.register_buffer("depth", torch.tensor(1e4))
+        k = min(n_components, n_genes - 1)
         self.register_buffer("components", torch.zeros(n_genes, k))
+        self.register_buffer("component_weight", torch.zeros(n_genes, k))
         self.register_buffer("own_mean", torch.zeros(n_genes))
         self.register_buffer("own_std", torch.ones(n_genes))
         self.register_buffer("gene_weight", torch.ones(n_genes))
@@ -164,6 +166,7 @@ class RatioHead(nn.Module):
         bias: torch.Tensor,
         weight: torch.Tensor | None = None,
         own_weight: torch.Tensor | None = None,
+        component_weight: torch.Tensor | None = None,
     ) -> None:
         """Replace weights of the output layer.
 
@@ -175,6 +178,8 @@ class RatioHead(nn.Module):
             (G, features); None leaves it.
         own_weight
             (G,); None leaves it.
+        component_weight
+            (G, k); None leaves it.
         """
 
         def outputs(logit: torch.Tensor) -> torch.Tensor:
@@ -186,6 +191,8 @@ class RatioHead(nn.Module):
             self.output.weight.copy_(outputs(weight))
         if own_weight is not None:
             self.own_weight.copy_(own_weight)
+        if component_weight is not None:
+            self.component_weight.copy_(component_weight)
 
     def penalty(self) -> torch.Tensor:
         r"""Minus the log of a standard normal prior on the output weights, without its constant.
@@ -237,8 +244,7 @@ class RatioHead(nn.Module):
         -------
         Logits, (B, G) or (S, B, G).
         """
-        own = own - self.own_mean
-        covariates = [own @ self.components] + ([] if cont is None else [cont])
+        covariates = [] if cont is None else [cont]
         covariates += [
             F.one_hot(c.squeeze(-1).long(), n).to(z.dtype)
             for c, n in zip(cats, self.n_cats, strict=True)
@@ -251,6 +257,8 @@ class RatioHead(nn.Module):
         if self.softmax:
             spliced, unspliced = out.chunk(2, dim=-1)
             out = spliced - unspliced  # log-odds of the two-way softmax
+        own = own - self.own_mean
+        out = out + (own @ self.components) @ self.component_weight.T
         if self.own_weight is not None:
             out = torch.addcmul(out, own, self.own_weight / self.own_std)
         return out

@@ -221,7 +221,9 @@ def starting_values(
     components = np.zeros((len(s), 0))
     if k := min(n_components, min(own.shape) - 1):
         pca = PCA(k, svd_solver="arpack", random_state=0).fit(own)
-        components = (pca.components_ / np.sqrt(pca.explained_variance_)[:, None]).T  # (G, k)
+        kept = pca.explained_variance_ > 1e-6  # cells that are alike leave the others to rounding
+        scale = np.sqrt(pca.explained_variance_[kept])
+        components = (pca.components_[kept] / scale[:, None]).T  # (G, k)
     values = (
         # one count at the overall ratio keeps genes without counts finite
         np.log((s + overall) / (u + 1 - overall)),
@@ -250,12 +252,21 @@ def refittable(module: SplicedVAEModule) -> bool:
     return linear and not module.head.initialised and module.ratio_weight > 0
 
 
-def refit_head(model: SCVI, cells: np.ndarray, n_cells: int = 20_000, seed: int = 0) -> None:
+def refit_head(
+    model: SCVI,
+    cells: np.ndarray,
+    reads: Sequence[str] | None = None,
+    n_cells: int = 20_000,
+    seed: int = 0,
+) -> None:
     """Fit the output layer of a trained model's head anew, by empirical Bayes.
 
     The features that the head reads stay as they are. The weights of all genes get a common prior
     that is itself estimated, see :func:`splicedvae._regression.hierarchical_binomial`: how far
-    ratios follow each feature, and in which direction, is learnt from all genes together.
+    ratios follow each feature, and in which direction, is learnt from all genes together. One such
+    regression reads the latent, another the principal components, both the gene's own count and the
+    covariates, and the head's logit becomes their mean: the encoder has seen these very ratios, and
+    in one regression its features would be trusted too much.
 
     Parameters
     ----------
@@ -263,6 +274,9 @@ def refit_head(model: SCVI, cells: np.ndarray, n_cells: int = 20_000, seed: int 
         A :class:`splicedvae.SplicedVAE` with its cells.
     cells
         Positions of the training cells.
+    reads
+        Which regressions, of ``"latent"`` and ``"components"``; None for both, if the head has
+        components.
     n_cells
         Cells to fit on, at most; they are drawn at random.
     seed
@@ -271,7 +285,7 @@ def refit_head(model: SCVI, cells: np.ndarray, n_cells: int = 20_000, seed: int 
     Raises
     ------
     ValueError
-        No cell has both spliced and unspliced counts.
+        No cell has both spliced and unspliced counts, or `reads` names something else.
     """
     known = [np.asarray(layer.sum(1)).ravel() > 0 for layer in counts(model, cells)[1:]]
     cells = np.asarray(cells)[known[0] & known[1]]  # others teach the head nothing
@@ -286,21 +300,31 @@ def refit_head(model: SCVI, cells: np.ndarray, n_cells: int = 20_000, seed: int 
         model.get_splicing_ratio(indices=cells)
     finally:
         hook.remove()
-    x = torch.cat(seen).numpy().astype(np.float64)  # (cells, features)
+    h = torch.cat(seen).numpy()  # (cells, features): the latent, or hidden units, and covariates
+    own, mean, std = _log_normalised(x_counts, float(head.depth)), head.own_mean, head.own_std
+    mean, std, directions = (v.cpu().numpy() for v in (mean, std, head.components))
+    x = np.hstack([h, own @ directions - mean @ directions]).astype(np.float64)
     centre, spread = x.mean(0), x.std(0)
     spread[spread < 1e-6] = 1  # such as the column of a batch that has no cell here
     x = (x - centre) / spread
-    own, mean, std = _log_normalised(x_counts, float(head.depth)), head.own_mean, head.own_std
-    mean, std = mean.cpu().numpy(), std.cpu().numpy()
     loadings = (own.T @ x) / len(x) / std[:, None]  # x has mean 0, so own needs none
     logit = starting_values(x_counts, spliced, unspliced)[0].numpy()
     own = None if head.own_weight is None else (own.tocsc(), mean, std)
-    n = (spliced + unspliced).tocsc()
-    weights = hierarchical_binomial(x, own, spliced.tocsc(), n, logit, loadings)
+    s, n = spliced.tocsc(), (spliced + unspliced).tocsc()
+    first = h.shape[1]  # component
+    n_latent = first if len(head.trunk) else model.module.n_latent
+    views = {"latent": np.arange(first), "components": np.arange(n_latent, x.shape[1])}
+    reads = reads or (("latent", "components") if directions.size else ("latent",))
+    weights = np.zeros((len(logit), 1 + x.shape[1] + (own is not None)), np.float32)
+    for columns in (views[one_of("reads", name, tuple(views))] for name in reads):
+        fitted = hierarchical_binomial(x[:, columns], own, s, n, logit, loadings[:, columns])
+        weights[:, [0, *(1 + columns), *range(1 + x.shape[1], weights.shape[1])]] += fitted
+    weights /= len(reads)
     slopes = weights[:, 1 : 1 + x.shape[1]] / spread
-    values = weights[:, 0] - slopes @ centre, slopes, weights[:, -1]
-    bias, slopes, own_weight = (torch.as_tensor(v, dtype=torch.float32) for v in values)
-    head.set_weights(bias, slopes, None if own is None else own_weight)
+    values = weights[:, 0] - slopes @ centre, slopes[:, :first], weights[:, -1], slopes[:, first:]
+    values = [torch.as_tensor(value, dtype=torch.float32) for value in values]
+    values[2] = None if own is None else values[2]
+    head.set_weights(*values)
 
 
 class RatioHistory(Callback):

@@ -72,11 +72,8 @@ def test_later_stages_find_ratios_and_checkpoints_by_name(tiny, tmp_path):
     s, u = (adata.layers[layer][test] for layer in ("spliced", "unspliced"))
     mean = sv.baselines.GeneMean().fit(adata[train], adata[val]).mean_
     given = ("GeneMean", "GeneByCluster", "NearestNeighbours", "RidgeBinomial")
-    sources = dict.fromkeys(given, fits.BASELINES) | {
-        "SplicedVAE": "SplicedVAE",
-        fits.UNREFITTED: "SplicedVAE",
-        "ScviLatentRidge": "scVI",
-    }
+    sources = dict.fromkeys(given, fits.BASELINES) | {"ScviLatentRidge": "scVI"}
+    sources |= dict.fromkeys(fits.VARIANTS["SplicedVAE"], "SplicedVAE")
     for name, job in sources.items():
         kept = fits.ratios(tmp_path, tiny, "tiny", 0, name)
         assert kept.dtype == np.float32 and kept.shape == (len(test), adata.n_vars)

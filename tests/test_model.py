@@ -151,7 +151,7 @@ def test_save_and_load_are_exact(cells, parts, tmp_path, kwargs):
     for name, value in kwargs.items():
         assert loaded.init_params_["non_kwargs"][name] == value
     assert loaded.module.gene_likelihood == kwargs.get("gene_likelihood", "nb")
-    assert loaded.module.ratio_weight == kwargs.get("ratio_weight", 1.0)
+    assert loaded.module.ratio_weight == kwargs.get("ratio_weight", 0.5)
     assert loaded.module.detach_head == kwargs.get("detach_head", False)
     for key, value in model.module.state_dict().items():
         assert torch.equal(value, loaded.module.state_dict()[key]), key
@@ -319,7 +319,7 @@ def test_batches_and_covariates(cells, parts):
         "continuous_covariate_keys": ["age"],
     }
     model = trained(cells, parts, setup=setup)
-    assert model.module.head.output.in_features == 10 + 30 + 1 + 3 + 2
+    assert model.module.head.output.in_features == 20 + 1 + 3 + 2
     with torch.no_grad():  # a visible effect of the second batch
         model.module.head.output.weight[:, -1] = 1.0
         model.module.head.output.weight[:, -2] = 0.0

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import splicedvae as sv
-from splicedvae_book import fits, pretraining, profiles
+from splicedvae_book import pretraining, profiles
+from splicedvae_book.scorer import Scorer
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_rows_and_curves_are_those_of_the_models(tiny, tmp_path):
     # the curve ends where a report of the validation cells does, before the head is refit
     model = sv.census.transplant(matched, checkpoint, 0.0, head_latent="mean")
     model.train(6, split=(train[:50], val), refit_head=False, enable_progress_bar=False)
-    mean = fits.Scorer(matched, train[:50], test, 0).mean
+    mean = Scorer(matched, train[:50], test, 0).mean
     s, u = (matched.layers[layer][val] for layer in ("spliced", "unspliced"))
     ratio = model.get_splicing_ratio(indices=val, return_numpy=True)
     report = sv.metrics.ratio_report(s, u, ratio, mean)

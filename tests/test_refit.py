@@ -15,7 +15,9 @@ from splicedvae.head import RatioHead
 
 N, G = 240, 40
 FAST = {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False}
-REFIT = ("head.output.weight", "head.output.bias", "head.own_weight")
+REFIT = tuple(
+    f"head.{n}" for n in ("output.weight", "output.bias", "own_weight", "component_weight")
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,38 +87,36 @@ def test_fewer_cells_or_genes_than_components(n_obs, n_vars):
     values = training.starting_values(*[sparse.csr_matrix(x)] * 3, 30)
     assert values[4].shape == (n_vars, 5)
     head = RatioHead(2, n_vars, n_components=30)
-    assert head.output.in_features == 2 + min(30, n_vars - 1)
+    assert head.component_weight.shape == (n_vars, min(30, n_vars - 1))
     head.initialise(*values)
     assert torch.equal(head.components[:, :5], values[4]) and (head.components[:, 5:] == 0).all()
 
 
-def test_components_come_before_covariates():
+def test_cells_that_are_alike_have_no_components():
+    """Only two of the cells differ, so beyond one direction there is only rounding."""
+    x = np.tile(np.arange(1, 9), (30, 1))
+    x[0] = x[0, ::-1]
+    values = training.starting_values(*[sparse.csr_matrix(x)] * 3, 5)
+    assert values[4].shape == (8, 1)
+
+
+def test_logit_of_the_head():
     torch.manual_seed(0)
-    head = RatioHead(2, 5, n_components=3, n_cats=(2,), n_continuous_cov=1, own_total=False)
-    directions, mean = torch.randn(5, 3), torch.randn(5)
-    ones = torch.ones(5)
-    head.initialise(torch.zeros(5), torch.tensor(50.0), mean, ones, directions, ones)
-    torch.nn.init.normal_(head.output.weight)
+    head = RatioHead(2, 5, n_components=3, n_cats=(2,), n_continuous_cov=1)
+    directions, mean, std = torch.randn(5, 3), torch.randn(5), torch.rand(5) + 1
+    head.initialise(torch.randn(5), torch.tensor(50.0), mean, std, directions, torch.ones(5))
+    for weight in (head.output.weight, head.own_weight, head.component_weight):
+        torch.nn.init.normal_(weight)
     z, own, cont = torch.randn(7, 2), torch.randn(7, 5), torch.randn(7, 1)
     cat = torch.arange(7)[:, None] % 2
-    features = torch.cat([z, (own - mean) @ directions, cont, cat == 0, cat == 1], 1)
-    torch.testing.assert_close(head(z, own, (cat,), cont), features @ head.output.weight.T)
-
-
-def test_a_head_without_components_reads_the_latent_alone():
-    torch.manual_seed(0)
-    none, some = RatioHead(2, 5), RatioHead(2, 5, n_components=3)
-    assert none.components.shape == (5, 0) and none.output.in_features == 2
-    torch.nn.init.normal_(none.output.weight)
-    torch.nn.init.normal_(none.own_weight)
-    some.components.normal_()
-    with torch.no_grad():  # the other columns stay zero
-        some.output.weight[:, :2] = none.output.weight
-        some.own_weight.copy_(none.own_weight)
-    z, own = torch.randn(7, 2), torch.randn(7, 5)
-    expected = z @ none.output.weight.T + own * none.own_weight
-    torch.testing.assert_close(none(z, own), expected)
-    torch.testing.assert_close(some(z, own), expected)
+    expected = head.output(torch.cat([z, cont, cat == 0, cat == 1], 1))
+    expected = expected + (own - mean) @ directions @ head.component_weight.T
+    expected = expected + (own - mean) / std * head.own_weight
+    torch.testing.assert_close(head(z, own, (cat,), cont), expected)
+    assert not head.component_weight.requires_grad
+    none = RatioHead(2, 5, own_total=False)
+    assert none.components.shape == (5, 0)
+    torch.testing.assert_close(none(z, own), none.output(z))
 
 
 def test_head_normalises_as_training_does(cells):
@@ -151,23 +151,40 @@ def test_training_ends_with_a_refit_that_leaves_the_rest(cells, parts):
         assert torch.equal(value, first[key]) and torch.equal(value, default[key]), key
 
 
-def test_ratios_are_those_of_the_hierarchical_regression(cells, parts):
-    model, train = trained(cells, parts, refit_head=None, n_components=4), parts[0]
+@pytest.mark.parametrize("reads", [None, ("latent",), ("components",)])
+def test_ratios_are_those_of_the_hierarchical_regressions(cells, parts, reads):
+    setup = {"continuous_covariate_keys": ["age"]}
+    model, train = trained(cells, parts, setup, refit_head=None, n_components=4), parts[0]
+    if reads:
+        training.refit_head(model, train, reads)
     head = model.module.head
     own = log_normalised(cells.layers["total"].toarray(), head.depth.item())
     assert head.depth.item() == np.median(cells.layers["total"][train].toarray().sum(1))
     own = (own - own[train].mean(0)) / own[train].std(0)
     scores = (own * head.own_std.numpy()) @ head.components.numpy()
-    x = np.column_stack([model.get_latent_representation(), scores])
-    x = (x - x[train].mean(0)) / x[train].std(0)
     s, u = (sparse.csc_matrix(cells.layers[key])[train] for key in ("spliced", "unspliced"))
-    mean = expit(training.starting_values(*[s + u, s, u])[0].numpy())
-    loadings = own[train].T @ x[train] / len(train)
+    mean = training.starting_values(*[s + u, s, u])[0].numpy()
     standardised = sparse.csc_matrix(own[train]), np.zeros(G), np.ones(G)
-    fitted = hierarchical_binomial(x[train], standardised, s, s + u, logit(mean), loadings)
-    expected = fitted[:, 0] + x @ fitted[:, 1:-1].T + own * fitted[:, -1]
+    features = {"latent": model.get_latent_representation(), "components": scores}
+    logits = []
+    for name in reads or features:
+        x = np.column_stack([features[name], cells.obs["age"]])
+        x = (x - x[train].mean(0)) / x[train].std(0)
+        loadings = own[train].T @ x[train] / len(train)
+        fitted = hierarchical_binomial(x[train], standardised, s, s + u, mean, loadings)
+        logits.append(fitted[:, 0] + x @ fitted[:, 1:-1].T + own * fitted[:, -1])
+    expected = np.mean(logits, axis=0)
     np.testing.assert_allclose(ratios(model), expit(expected), atol=1e-5)
     assert expected.std(0).max() > 0.1
+
+
+def test_unknown_regression_is_refused(cells, parts):
+    model = trained(cells, parts)
+    before = weights(model)
+    with pytest.raises(ValueError, match="latent, components"):
+        training.refit_head(model, parts[0], ("latent", "umap"))
+    for key, value in weights(model).items():
+        assert torch.equal(value, before[key]), key
 
 
 def test_cells_without_spliced_or_unspliced_counts_do_not_matter(cells, parts):

@@ -37,7 +37,7 @@ def tables(gain: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Tables of three seeds in which SplicedVAE is better than all others by `gain`."""
     noise = (0.001, -0.001, 0.002)
     fitted, fields = {}, {}
-    variants = ("detached head", "without components", "latent only, detached")
+    variants = ("detached head", "latent alone", "detached, latent alone")
     variants = [f"SplicedVAE, {variant}" for variant in variants]
     for name in ("SplicedVAE", *variants, "scVI", "RidgeBinomial", "GeneMean"):
         for seed in range(3):

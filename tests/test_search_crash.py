@@ -125,16 +125,20 @@ def stopped_in_mid_trial(url, processes, n, after=0):
     """Stop n processes while each has a trial running, and at least so many are complete."""
     stopped = []
 
+    def working():
+        states = Counter(t["state"] for t in trials_in(url) if not t["surplus"])
+        return states["RUNNING"] == n and states["COMPLETE"] >= after
+
     def met():
+        if not working():  # a slow machine's processes must get on while they are watched
+            return False
         stopped[:] = processes()
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
-        states = Counter(t["state"] for t in trials_in(url) if not t["surplus"])
-        if len(stopped) == n == states["RUNNING"] and states["COMPLETE"] >= after:
+        if len(stopped) == n and working():
             return True
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
-        time.sleep(0.2)
         return False
 
     wait_for(met, f"{n} trials")

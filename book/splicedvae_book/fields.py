@@ -46,6 +46,8 @@ RATIOS = (
     "SplicedVAE, without own total",
     "SplicedVAE, paper's setting",
 )
+#: The jobs of ``fits`` that make them.
+FITS = (fits.BASELINES, "scVI", *(name for name in RATIOS if name in fits.FITS))
 #: Those shown in the second protocol, and with slopes fitted on expectations.
 SHORT = ("GeneMean", "NearestNeighbours", "RidgeBinomial", "SplicedVAE")
 TURNS = (0, 45)  # of the compass, in degrees: Velo-Predictor is fitted anew for each

@@ -19,6 +19,7 @@ from splicedvae.training import kl_warmup, refit_head
 
 from .experiment import fingerprint, stem
 from .profiles import PROFILES, prepared
+from .scorer import Scorer
 
 #: The modules that a fit runs through; a change in one of them makes every fit anew.
 SOURCES = {
@@ -37,7 +38,7 @@ SOURCES = {
         "prediction",
         "training",
     ),
-    "splicedvae_book": ("fits", "profiles"),
+    "splicedvae_book": ("fits", "profiles", "scorer"),
 }
 #: The paper's setting, read literally (sections 2.1 and 2.3).
 PAPER = {
@@ -55,6 +56,9 @@ PAPER = {
 SUBSET = 5706 / 8000
 
 
+DEFAULTS = signature(SplicedVAE.__init__).parameters
+
+
 @dataclass(frozen=True)
 class Fit:
     """One neural fit.
@@ -64,13 +68,13 @@ class Fit:
     splicing
         Arguments of :class:`splicedvae.SplicedVAE`; None for a plain scVI.
     n_latent
-        Latent dimensions of the plain scVI.
+        Latent dimensions of the plain scVI; SplicedVAE's default.
     subset
         Fit on a random 71 % of the genes.
     """
 
     splicing: dict | None
-    n_latent: int = 10
+    n_latent: int = DEFAULTS["n_latent"].default
     subset: bool = False
 
 
@@ -78,18 +82,28 @@ FITS = {
     "SplicedVAE": Fit({}),
     "SplicedVAE, detached head": Fit({"detach_head": True}),
     "SplicedVAE, without own total": Fit({"own_total": False}),
-    "SplicedVAE, without components": Fit({"n_components": 0}),
-    "SplicedVAE, latent only, detached": Fit({"n_components": 0, "detach_head": True}),
     "SplicedVAE, paper's setting": Fit(PAPER),
     "scVI": Fit(None),
     "scVI, latent 50": Fit(None, n_latent=50),
     "SplicedVAE, gene subset": Fit({}, subset=True),
     "scVI, gene subset": Fit(None, subset=True),
 }
-DROPOUT = signature(SplicedVAE.__init__).parameters["dropout_rate"].default
 BASELINES = "baselines"  # the job that fits them and measures the ceilings
 NAMES = (BASELINES, *FITS)
-UNREFITTED = "SplicedVAE, without refit"  # as SplicedVAE's training leaves it, before the refit
+#: Rows of one network: as training leaves it, and after a refit with one of its two regressions or
+#: with both. To the second regression alone the network gives no more than cells and genes.
+VARIANTS = {
+    "SplicedVAE": {
+        "SplicedVAE, without refit": (),
+        "SplicedVAE, latent alone": ("latent",),
+        "no network, components alone": ("components",),
+        "SplicedVAE": ("latent", "components"),
+    },
+    "SplicedVAE, detached head": {
+        "SplicedVAE, detached, latent alone": ("latent",),
+        "SplicedVAE, detached head": ("latent", "components"),
+    },
+}
 CHECKPOINTS = ("SplicedVAE", "scVI")  # kept; the others are never asked again
 
 
@@ -123,7 +137,7 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     if name == BASELINES:
         job, predicted = _fit_baselines(adata, train, val, test, seed)
     else:
-        refit = False if name == "SplicedVAE" else None  # it is looked at before, too
+        refit = False if name in VARIANTS else None
         model = _trained(adata, train, val, FITS[name], profile, seed, refit)
         job, predicted = _assess(model, train, val, test, FITS[name], name, seed)
         if name in CHECKPOINTS:
@@ -133,68 +147,6 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
         files.append(f"{stem(seed, key)}.npy")
         np.save(folder / files[-1], ratio.astype(np.float32))
     return job | {"files": files}
-
-
-class Scorer:
-    """Ratio reports of one split, all against the same gene mean, gene list and dispersion.
-
-    Parameters
-    ----------
-    adata
-        Prepared cells.
-    train, test
-        Positions.
-    seed
-        Of the randomised scores.
-    """
-
-    def __init__(self, adata: AnnData, train: np.ndarray, test: np.ndarray, seed: int):
-        counts = [adata.layers[layer] for layer in ("spliced", "unspliced")]
-        self.spliced, self.unspliced = (layer[test] for layer in counts)
-        self.mean = baselines.GeneMean().fit(adata[train], adata[train]).mean_
-        n = adata.layers["total"]
-        self.genes = metrics.within_gene_list(n[train], n[test])
-        if not self.genes.any():  # a thinned run
-            self.genes = None
-        self.concentration = metrics.fit_concentration(*(c[train] for c in counts), self.mean)
-        self.seed = seed
-
-    def report(self, predicted: np.ndarray) -> dict[str, float]:
-        """Score a prediction.
-
-        Parameters
-        ----------
-        predicted
-            Ratios (test cells, genes).
-
-        Returns
-        -------
-        See :func:`splicedvae.metrics.ratio_report`.
-        """
-        return metrics.ratio_report(
-            self.spliced,
-            self.unspliced,
-            predicted,
-            self.mean,
-            genes=self.genes,
-            concentration=self.concentration,
-            seed=self.seed,
-        )
-
-    def ceilings(self) -> dict[str, dict[str, float]]:
-        """Score what knows the truth.
-
-        Returns
-        -------
-        Both ceilings' scores by name.
-        """
-        args = self.spliced, self.unspliced
-        return {
-            "ceiling, bootstrap": metrics.bootstrap_ceiling(
-                *args, self.mean, self.genes, seed=self.seed
-            ),
-            "ceiling, thinning": metrics.thinning_ceiling(*args, self.genes, seed=self.seed),
-        }
 
 
 def _fit_baselines(adata, train, val, test, seed: int) -> tuple[dict, dict[str, np.ndarray]]:
@@ -225,7 +177,10 @@ def _trained(adata, train, val, fit: Fit, profile: str, seed: int, refit: bool |
         scvi.model.SCVI.setup_anndata(adata, layer="total")
         # as SplicedVAE's own defaults, for the comparison is of heads
         model = scvi.model.SCVI(
-            adata, n_latent=fit.n_latent, dropout_rate=DROPOUT, gene_likelihood="nb"
+            adata,
+            n_latent=fit.n_latent,
+            dropout_rate=DEFAULTS["dropout_rate"].default,
+            gene_likelihood="nb",
         )
         rest = np.setdiff1d(np.arange(adata.n_obs), np.concatenate([train, val]))
         model.train(
@@ -245,12 +200,12 @@ def _trained(adata, train, val, fit: Fit, profile: str, seed: int, refit: bool |
 def _assess(model, train, val, test, fit: Fit, name, seed) -> tuple[dict, dict[str, np.ndarray]]:
     """The job's figures, and the ratios (test cells, all genes) of the model or a ridge on it."""
     adata, ratios = model.adata, {}
-    if name == "SplicedVAE":
-        ratios[UNREFITTED] = model.get_splicing_ratio(indices=test, return_numpy=True)
-        refit_head(model, train)
     if fit.splicing is not None:
-        ratios[name] = model.get_splicing_ratio(indices=test, return_numpy=True)
-    elif not fit.subset and fit.n_latent == 10:
+        for variant, reads in VARIANTS.get(name, {name: ()}).items():
+            if reads:
+                refit_head(model, train, reads)
+            ratios[variant] = model.get_splicing_ratio(indices=test, return_numpy=True)
+    elif name == "scVI":
         ridge = baselines.ScviLatentRidge(model).fit(adata[train], adata[val])
         ratios["ScviLatentRidge"] = ridge.predict(adata[test])
     scorer = Scorer(adata, train, test, seed)

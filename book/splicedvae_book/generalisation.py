@@ -20,6 +20,7 @@ from splicedvae.model import SplicedVAE
 
 from . import corpus, fits
 from .profiles import PROFILES
+from .scorer import Scorer
 
 SOURCES = {
     "splicedvae": (
@@ -35,7 +36,7 @@ SOURCES = {
         "atlas/tissues",
         "simulate",
     ),
-    "splicedvae_book": ("corpus", "fits", "generalisation", "profiles"),
+    "splicedvae_book": ("corpus", "fits", "generalisation", "profiles", "scorer"),
 }
 #: ``groups``: how many are left out in turn; ``cells`` and ``genes`` of the simulated corpus;
 #: ``epochs`` of a training on it; ``tuned``: cells of the new kind that a model may learn from.
@@ -125,7 +126,7 @@ def compare(
     train, val, new, test = parts
     tune, check = np.split(np.random.default_rng(seed).permutation(new), [round(0.8 * len(new))])
     query = adata[test]
-    scorer = fits.Scorer(adata, train, test, seed)
+    scorer = Scorer(adata, train, test, seed)
     ratios = {}
     for where, own, fitted, checked in (
         ("elsewhere", train, train, val),

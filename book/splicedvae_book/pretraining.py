@@ -24,6 +24,7 @@ from splicedvae.training import kl_warmup
 
 from . import fits
 from .profiles import PROFILES
+from .scorer import Scorer
 
 SOURCES = {
     "splicedvae": (
@@ -34,7 +35,7 @@ SOURCES = {
         "census/genes",
         "census/transplant",
     ),
-    "splicedvae_book": ("fits", "pretraining", "profiles"),
+    "splicedvae_book": ("fits", "pretraining", "profiles", "scorer"),
 }
 NAMES = ("curves",)
 #: The architecture of the Census models.
@@ -166,7 +167,7 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     own = data.prepare(adata, n_top_genes=PROFILES[profile].n_top_genes, fit_on=train)
     matched = census.match(own, checkpoint.genes, ids)
     SplicedVAE.setup_anndata(matched)
-    scorer = fits.Scorer(matched, train, test, seed)
+    scorer = Scorer(matched, train, test, seed)
     for size in SIZES:
         cells = train[:size]
         if size is not None and 1.5 * size > len(train):

@@ -151,9 +151,9 @@ def claims(
 
     def shares(coupled: str, detached: str) -> bool:
         gain = difference(fitted, coupled, detached, "d2")[1]
-        return bool(gain > 0 and difference(fitted, coupled, "scVI", "elbo")[2] >= 0)
+        return bool(gain > 0 and difference(fitted, ours, "scVI", "elbo")[2] >= 0)
 
-    latent_only = f"{ours}, without components", f"{ours}, latent only, detached"
+    latent_only = f"{ours}, latent alone", f"{ours}, detached, latent alone"
     elbo_gap = fitted.loc[ours, "elbo"] - fitted.loc["scVI", "elbo"]
     detached = difference(fitted, f"{ours}, detached head", "scVI", "elbo")[0]
     separation = {
