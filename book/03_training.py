@@ -502,8 +502,8 @@ lab.profiles.finding(
 #   would have it.
 # - *More networks*: the mean over latents of four networks instead of one (+0.0002).
 #
-# One regression on latent and components side by side did worse than the mean of two (0.0333 against
-# 0.0340, two splits), and the coupled encoder then seemed to be of no use. And one result that a
+# One regression on latent and components side by side did worse than the mean of two (0.0335 against
+# 0.0342, two splits), and the coupled encoder then seemed to be of no use. And one result that a
 # book about a {term}`variational autoencoder` must not leave out stands in the table above, as
 # *components alone*: the {term}`empirical Bayes` regression of {doc}`chapter 2 <02_architecture>`
 # without any network. For ratios alone, the network adds little to it. It is there for what scVI is

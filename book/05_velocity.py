@@ -196,7 +196,6 @@ rows = {
     "RidgeBinomial": "ratios: ridge",
     "ScviLatentRidge": "ratios: scVI latent + ridge",
     "SplicedVAE": "SplicedVAE",
-    "SplicedVAE, detached head": "SplicedVAE, detached head",
     "SplicedVAE, without own total": "SplicedVAE, without own total",
     "SplicedVAE, denoised": "SplicedVAE, denoised counts",
     "SplicedVAE, paper's setting": "SplicedVAE, paper's setting",

@@ -42,7 +42,6 @@ RATIOS = (
     "RidgeBinomial",
     "ScviLatentRidge",
     "SplicedVAE",
-    "SplicedVAE, detached head",
     "SplicedVAE, without own total",
     "SplicedVAE, paper's setting",
 )

@@ -39,7 +39,7 @@ class Profile:
 
 
 PROFILES = {
-    "smoke": Profile(700, 300, 16, (0,)),
+    "smoke": Profile(700, 300, 24, (0,)),
     "standard": Profile(None, 2000, 150, (0, 1, 2)),
     "full": Profile(None, 2000, 150, (0, 1, 2, 3, 4)),
 }
