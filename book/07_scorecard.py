@@ -159,9 +159,9 @@ lab.profiles.finding(
 #
 # Read the verdicts from top to bottom. What a paper reports without a null can be true and still
 # say nothing; and what does not hold as stated may hold in a weaker form that is worth having. The
-# open ends of this card, ratios closer to the ceiling, and a shared {term}`latent` that helps both
-# tasks, are where a better model would have to show itself. How much room there may be for it, and
-# which ways have been tried, is in {doc}`chapter 3 <03_training>`.
+# open ends of this card, ratios closer to the ceiling, and a {term}`velocity field` that is more than
+# a smooth map, are where a better model would have to show itself. How much room there may be for
+# it, and which ways have been tried, is in {doc}`chapter 3 <03_training>`.
 #
 # The questions began with molecules, in {doc}`chapter 1 <01_data>`, and that is where to begin with
 # a model of your own: put its predictions into `sv.metrics.ratio_report`, and let it stand beside

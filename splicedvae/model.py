@@ -48,7 +48,8 @@ class SplicedVAE(SplicingMixin, SCVI):
     ratio_loss, ratio_weight, ratio_reduction, head_l2, head_latent, detach_head
         See :class:`splicedvae.module.SplicedVAEModule`. The paper's setting is ``n_latent=50,
         dropout_rate=0.1, head="mlp2", own_total=False, n_components=0, ratio_loss="mse",
-        ratio_reduction="mean", head_l2=0``; the defaults are what did best on validation cells.
+        ratio_weight=1, ratio_reduction="mean", head_l2=0``; the defaults are what did best on
+        validation cells.
 
     Examples
     --------

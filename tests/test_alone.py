@@ -96,6 +96,13 @@ def test_record_names_chapters_that_there_are():
     assert {f"book/{name}" for name in CHAPTERS} <= set(files)
 
 
+def test_every_chapter_was_measured_and_takes_less_than_three_minutes():
+    """By the record, made one at a time on an idle machine: beside other tests time says little."""
+    runs = [run for run in json.loads(colab.RUN_TIMES.read_text()) if run["profile"] == "smoke"]
+    assert {run["chapter"] for run in runs} == set(CHAPTERS)
+    assert {run["chapter"]: run["seconds"] for run in runs if run["seconds"] >= 180} == {}
+
+
 @pytest.mark.slow
 def test_every_chapter_runs_alone(tmp_path, capsys):
     """In a fresh environment with Colab's packages, an empty folder, and the set-up cell as it is.
@@ -111,9 +118,6 @@ def test_every_chapter_runs_alone(tmp_path, capsys):
     assert [run["chapter"] for run in runs] == CHAPTERS
     for run in runs:
         assert run["profile"] == "smoke" and run["device"] and run["data"]
-        # two run at a time, perhaps beside others: what counts is the time that it had
-        took = min(run["seconds"], run["cpu_seconds"])
-        assert took < 180, f"{run['chapter']} takes longer than three minutes"
 
 
 def test_a_run_that_does_not_stay_alone_is_refused():
