@@ -114,7 +114,7 @@ def trials_in(url):
         engine.dispose()
 
 
-def wait_for(condition, what, seconds=60):
+def wait_for(condition, what, seconds=180):  # only against waiting forever
     deadline = time.time() + seconds
     while not condition():
         assert time.time() < deadline, f"waited {seconds} s for {what}"
@@ -150,7 +150,7 @@ def numbers(url, state):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=90)
+    output, _ = process.communicate(timeout=180)
     assert process.returncode == 0, output
     return output
 
@@ -224,12 +224,12 @@ def test_command_is_interrupted_and_goes_on(sign, n_workers, url, start, tmp_pat
     os.killpg(process.pid, sign)  # Ctrl-C reaches the whole group
     for pid in stopped:
         os.kill(pid, signal.SIGCONT)
-    output, _ = process.communicate(timeout=20)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and "the same command goes on" in output, output
     # Python itself reports a signal that falls into a callback of its garbage collection
     ignored = re.sub(r"Exception ignored in:.*?\n *KeyboardInterrupt: *\n", "", output, flags=re.S)
     assert "Traceback" not in ignored, output
-    wait_for(lambda: not group_lives(process), "the processes to end", seconds=5)
+    wait_for(lambda: not group_lives(process), "the processes to end", seconds=30)
     interrupted = numbers(url, "FAIL")
     assert interrupted and not numbers(url, "RUNNING")
     assert "rmse_observed" in finish(start(*command))
