@@ -132,6 +132,7 @@ def stopped_in_mid_trial(url, processes, n, after=0):
     def met():
         if not working():  # a slow machine's processes must get on while they are watched
             return False
+        time.sleep(0.5)  # from the start of a trial into its middle
         stopped[:] = processes()
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
