@@ -28,7 +28,7 @@ import splicedvae as sv
 import splicedvae_book as lab
 from splicedvae._regression import linear_ratio, ridge_binomial
 from splicedvae.head import RatioHead, ratio_loss
-from splicedvae.training import refit_head, starting_values
+from splicedvae.refit import refit_head, starting_values
 
 lab.profiles.quiet()
 lab.plots.use_style()

@@ -7,6 +7,7 @@ n = 0; given the true ratio p, s is Binomial(n, p).
 from __future__ import annotations
 
 import numpy as np
+from scipy import sparse
 from scipy.special import betaln, xlog1py, xlogy
 
 from .counts import Counts, checked_counts
@@ -89,18 +90,22 @@ def pooled_ratio(spliced: Counts, unspliced: Counts) -> np.ndarray:
     return (s + overall) / (s + u + 1)
 
 
+def checked_pair(spliced: Counts, unspliced: Counts) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Raw counts of the same cells and genes."""
+    if len(spliced.shape) != 2 or tuple(unspliced.shape) != tuple(spliced.shape):
+        raise ValueError(
+            f"spliced {tuple(spliced.shape)} and unspliced {tuple(unspliced.shape)} must both be "
+            "(cells, genes); give the two layers of the same cells and genes"
+        )
+    return checked_counts("spliced", spliced), checked_counts("unspliced", unspliced)
+
+
 class Entries:
     """The entries with n > 0 as flat arrays: gene, s, u, n, r; ``seen`` marks them."""
 
     def __init__(self, spliced: Counts, unspliced: Counts):
         self.shape = tuple(spliced.shape)
-        if len(self.shape) != 2 or tuple(unspliced.shape) != self.shape:
-            raise ValueError(
-                f"spliced {self.shape} and unspliced {tuple(unspliced.shape)} must both be "
-                "(cells, genes); give the two layers of the same cells and genes"
-            )
-        s = checked_counts("spliced", spliced).toarray()
-        u = checked_counts("unspliced", unspliced).toarray()
+        s, u = (counts.toarray() for counts in checked_pair(spliced, unspliced))
         self.seen = s + u > 0
         if not self.seen.any():
             raise ValueError("spliced and unspliced hold no counts at all; give cells with counts")

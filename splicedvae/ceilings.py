@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from scipy.special import betaln
 
 from ._entries import (
     Entries,
     checked_genes,
+    checked_pair,
     checked_ratio,
     clipped,
     deviance_explained,
@@ -48,26 +50,26 @@ def fit_concentration(spliced: Counts, unspliced: Counts, mean: np.ndarray) -> n
     ValueError
         Shapes disagree or counts are not raw counts.
     """
-    posterior = _concentration_posterior(Entries(spliced, unspliced), mean)
+    s, u = checked_pair(spliced, unspliced)
+    both = s + 1j * u  # sparse all along, since there may be many cells
+    s, u = both.data.real, both.data.imag
+    posterior = _concentration_posterior(both.indices, s, u, mean, both.shape)
     return 1 / (posterior @ (1 / (1 + _CONCENTRATIONS))) - 1
 
 
-def _concentration_posterior(entries: Entries, mean: np.ndarray) -> np.ndarray:
-    """Posterior (genes, grid) of the concentration."""
-    n_genes = entries.shape[1]
-    mean = np.asarray(mean)
+def _concentration_posterior(
+    gene: np.ndarray, s: np.ndarray, u: np.ndarray, mean: np.ndarray, shape: tuple[int, int]
+) -> np.ndarray:
+    """Posterior (genes, grid) of the concentration, from entries; those with n = 1 are not read."""
+    n_genes, mean = shape[1], np.asarray(mean)
     if mean.shape != (n_genes,):
         raise ValueError(f"mean has shape {mean.shape}; give one ratio per gene, ({n_genes},)")
-    mean = clipped(checked_ratio("mean", mean, entries.shape)[0])
-    deep = entries.n >= 2
-    kinds, counts = np.unique(
-        np.column_stack([entries.gene, entries.s, entries.u])[deep].astype(np.int64),
-        axis=0,
-        return_counts=True,
-    )
-    gene, s, u = kinds.T
+    mean = clipped(checked_ratio("mean", mean, shape)[0])
+    deep = s + u >= 2
+    kinds = pd.DataFrame({"gene": gene[deep], "s": s[deep], "u": u[deep]}).value_counts(sort=False)
+    gene, s, u = (kinds.index.get_level_values(i).to_numpy() for i in range(3))
     a, b = (np.outer(x, _CONCENTRATIONS) for x in (mean[gene], 1 - mean[gene]))
-    terms = counts[:, None] * (betaln(s[:, None] + a, u[:, None] + b) - betaln(a, b))
+    terms = kinds.to_numpy()[:, None] * (betaln(s[:, None] + a, u[:, None] + b) - betaln(a, b))
     to_gene = sp.csr_array(
         (np.ones(len(gene)), (gene, np.arange(len(gene)))), shape=(n_genes, len(gene))
     )
@@ -126,7 +128,7 @@ def bootstrap_ceiling(
     """
     entries = Entries(spliced, unspliced)
     genes = checked_genes(genes, entries)
-    posterior = _concentration_posterior(entries, mean)
+    posterior = _concentration_posterior(entries.gene, entries.s, entries.u, mean, entries.shape)
     mean = clipped(np.asarray(mean, dtype=np.float64))[entries.gene]
     rng = np.random.default_rng(seed)
     cumulative = posterior.cumsum(1)

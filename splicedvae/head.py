@@ -6,6 +6,7 @@ S posterior samples.
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Literal
 
@@ -53,7 +54,7 @@ class RatioHead(nn.Module):
     components :math:`y` of the cell's log-normalised input. It starts at the gene mean: :math:`W`,
     :math:`w` and :math:`V` are zero and :math:`b_g` is the logit of the gene's training ratio, so
     whatever it says beyond the mean is learnt. :math:`V` is no parameter, gradients leave it alone:
-    it is found in the end, by :func:`splicedvae.training.refit_head`.
+    it is found in the end, by :func:`splicedvae.refit.refit_head`.
 
     Parameters
     ----------
@@ -117,6 +118,7 @@ class RatioHead(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         self.own_weight = nn.Parameter(torch.zeros(n_genes)) if own_total else None
+        self.log_concentration = nn.Parameter(torch.full((n_genes,), math.log(20.0)))
         # measured on the training cells by `initialise`, saved with the weights
         self.register_buffer("depth", torch.tensor(1e4))
         k = min(n_components, n_genes - 1)
@@ -135,6 +137,7 @@ class RatioHead(nn.Module):
         own_std: torch.Tensor,
         components: torch.Tensor,
         gene_weight: torch.Tensor,
+        concentration: torch.Tensor,
     ) -> None:
         """Set the bias to the gene means and store what the inputs are made with.
 
@@ -150,6 +153,8 @@ class RatioHead(nn.Module):
             Directions of the principal components, (G, k or fewer).
         gene_weight
             Weights of ``weighted_mse``, (G,).
+        concentration
+            Of each gene's beta-binomial, (G,); see :func:`splicedvae.metrics.fit_concentration`.
         """
         with torch.no_grad():
             self.set_weights(gene_logit)
@@ -158,6 +163,7 @@ class RatioHead(nn.Module):
             self.own_std.copy_(own_std)
             self.components[:, : components.shape[1]] = components
             self.gene_weight.copy_(gene_weight)
+            self.log_concentration.copy_(concentration.log())
             self.initialised.fill_(True)
 
     @torch.no_grad()

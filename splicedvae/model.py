@@ -23,7 +23,7 @@ from scvi.data.fields import (
 from scvi.model import SCVI
 from scvi.model.base._save_load import _load_saved_files
 
-from . import training
+from . import refit, training
 from .counts import input_layer, same_genes
 from .module import SPLICED, UNSPLICED, SplicedVAEModule
 from .prediction import SplicingMixin
@@ -216,7 +216,7 @@ class SplicedVAE(SplicingMixin, SCVI):
             made with its ``registry``; nothing about the split or minibatches is then read.
         refit_head
             Fit the head's output layer anew in the end, by empirical Bayes, see
-            :func:`splicedvae.training.refit_head`. None does so when a linear head is trained for
+            :func:`splicedvae.refit.refit_head`. None does so when a linear head is trained for
             the first time, with the binomial loss and cells in memory.
 
         Raises
@@ -239,11 +239,11 @@ class SplicedVAE(SplicingMixin, SCVI):
         elif refit_head:
             raise ValueError("refit_head=True needs cells in memory, which a datamodule has not.")
         if refit_head is None:
-            refit_head = datamodule is None and training.refittable(self.module)
+            refit_head = datamodule is None and refit.refittable(self.module)
         if not self.module.head.initialised:
-            counts = datamodule.starting_counts() if datamodule else training.counts(self, parts[0])
+            counts = datamodule.starting_counts() if datamodule else refit.counts(self, parts[0])
             k = self.module.head.components.shape[1]
-            self.module.head.initialise(*training.starting_values(*counts, k))
+            self.module.head.initialise(*refit.starting_values(*counts, k))
         plan_kwargs = training.plan(optimizer, lr, max_epochs, plan_kwargs)
         self.module.train()  # after `load` it is in eval mode, which Lightning would keep
         kwargs.setdefault("check_val_every_n_epoch", 1)
@@ -257,7 +257,7 @@ class SplicedVAE(SplicingMixin, SCVI):
             **kwargs,
         )
         if refit_head:
-            training.refit_head(self, parts[0])
+            refit.refit_head(self, parts[0])
 
     @classmethod
     def load(cls, dir_path: str, adata: AnnData | None = None, **kwargs) -> SplicedVAE:

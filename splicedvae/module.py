@@ -14,7 +14,6 @@ import torch
 from scvi import REGISTRY_KEYS
 from scvi.module import VAE
 from scvi.module.base import LossOutput, auto_move_data
-from torch import nn
 
 from .head import RATIO_LOSSES, RatioHead, one_of, ratio_loss
 
@@ -116,11 +115,8 @@ class SplicedVAEModule(VAE):
             n_cats=(*(n_cats_per_cov or ()), n_batch),
             n_continuous_cov=n_continuous_cov,
         )
-        if ratio_loss == "beta_binomial":
-            # 20 counts' worth of prior: mild overdispersion to start from
-            self.log_concentration = nn.Parameter(torch.full((n_input,), math.log(20.0)))
-        else:
-            self.log_concentration = None
+        # measured on the training cells; one of the losses goes on from there
+        self.head.log_concentration.requires_grad_(ratio_loss == "beta_binomial")
         self.moments: torch.Tensor | None = None  # sums for `pop_moments`, while training
 
     @auto_move_data
@@ -190,7 +186,7 @@ class SplicedVAEModule(VAE):
             else inference_outputs["z"]
         )  # (B, L)
         logit = self.splicing_logit(tensors, z.detach() if self.detach_head else z)  # (B, G)
-        parameters = self.head.gene_weight, self.log_concentration
+        parameters = self.head.gene_weight, self.head.log_concentration
         entries = ratio_loss(logit, spliced, unspliced, self.ratio_loss_kind, *parameters)  # (B, G)
         n = spliced + unspliced
         counted = (n > 0).to(logit.dtype)

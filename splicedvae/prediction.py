@@ -183,16 +183,19 @@ class SplicingMixin:
     ) -> None:
         """Write the spliced and unspliced counts that the predicted ratios imply.
 
-        They are expected counts, see :func:`splicedvae.counts.split_counts`;
-        :func:`splicedvae.velocity.fit` reads them.
+        They are expected counts, see :func:`splicedvae.counts.split_counts`. Counts scatter about
+        them, and more than a binomial does; how much more is each gene's concentration in the
+        training cells, see :func:`splicedvae.metrics.fit_concentration`.
+        :func:`splicedvae.velocity.fit` reads both.
 
         Parameters
         ----------
         adata
             Cells with the model's genes, to which layers ``spliced_<key_added>`` and
-            ``unspliced_<key_added>`` are added; None for those the model was made with.
+            ``unspliced_<key_added>`` and the column ``concentration_<key_added>`` of ``var`` are
+            added; None for those the model was made with.
         key_added
-            Suffix of the layers.
+            Suffix of the names.
         counts
             The counts to split: those observed, or the decoder's means at the cell's own library
             size. With ``input="spliced"``, take the latter: of the counts observed, a cell without
@@ -200,22 +203,23 @@ class SplicingMixin:
         floor
             Smallest ratio that may divide, with ``input="spliced"``.
         overwrite
-            Replace layers of that name.
+            Replace what has these names.
         transform_batch, n_samples, batch_size
             As in :meth:`get_splicing_ratio`.
 
         Raises
         ------
         ValueError
-            A layer of that name exists and `overwrite` is False, or `floor` is not between 0
-            and 1.
+            A layer or column of that name exists and `overwrite` is False, or `floor` is not
+            between 0 and 1.
         """
         adata = self._validate_anndata(adata)
-        names = f"spliced_{key_added}", f"unspliced_{key_added}"
-        taken = [name for name in names if name in adata.layers]
+        *names, column = (f"{x}_{key_added}" for x in ("spliced", "unspliced", "concentration"))
+        taken = [f"layer {name}" for name in names if name in adata.layers]
+        taken += [f"var column {column}"] * (column in adata.var)
         if taken and not overwrite:
             raise ValueError(
-                f"layers {', '.join(taken)} exist; choose another key_added or overwrite=True."
+                f"{', '.join(taken)} exist already; choose another key_added or overwrite=True."
             )
         given = {"transform_batch": transform_batch, "batch_size": batch_size, "return_numpy": True}
         ratio = self.get_splicing_ratio(adata, n_samples=n_samples, **given)  # (cells, genes)
@@ -228,6 +232,7 @@ class SplicingMixin:
             values = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
         spliced, unspliced = split_counts(values, ratio, self.input, floor)
         adata.layers[names[0]], adata.layers[names[1]] = spliced, unspliced
+        adata.var[column] = self.module.head.log_concentration.detach().exp().cpu().numpy()
 
     @staticmethod
     def prepare_query_anndata(

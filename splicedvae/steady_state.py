@@ -16,6 +16,8 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from ._entries import clipped
+
 PERCENTILE = 95  # the cells above it decide the slope, scVelo's default
 MIN_R2, MIN_GAMMA = 0.01, 0.01  # scVelo's bounds for a velocity gene
 
@@ -109,6 +111,7 @@ def slopes(
     unspliced: sparse.csr_matrix,
     n_draws: int = 20,
     seed: int = 0,
+    concentration: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slopes of the steady state, from counts or, for expected counts, from draws of them.
 
@@ -122,6 +125,8 @@ def slopes(
         Draws of counts, if there are fractions; 0 takes the expectations for counts.
     seed
         Of the draws.
+    concentration
+        Beta-binomial concentration of each gene (genes,); None for binomial draws.
 
     Returns
     -------
@@ -130,7 +135,7 @@ def slopes(
     """
     pairs = [(spliced, unspliced)]
     if n_draws and not (_whole(spliced) and _whole(unspliced)):
-        pairs = _draws(spliced, unspliced, n_draws, seed)
+        pairs = _draws(spliced, unspliced, n_draws, seed, concentration)
     return tuple(np.mean([_slopes(smoothed(adata, *pair)) for pair in pairs], axis=0))
 
 
@@ -147,26 +152,34 @@ def _slopes(cells: AnnData) -> np.ndarray:
 
 
 def _draws(
-    spliced: sparse.csr_matrix, unspliced: sparse.csr_matrix, n_draws: int, seed: int
+    spliced: sparse.csr_matrix,
+    unspliced: sparse.csr_matrix,
+    n_draws: int,
+    seed: int,
+    concentration: np.ndarray | None = None,
 ) -> Iterator[tuple[sparse.csr_matrix, sparse.csr_matrix]]:
     """Counts that have these expectations; what is whole is taken to be counted already."""
     rng = np.random.default_rng(seed)
+    pair = spliced, unspliced
     total = spliced + unspliced
     n = np.rint(total.data)
-    if np.allclose(total.data, n, atol=1e-3):  # float32 sums: spliced is binomial given the total
-        p = np.asarray(spliced[total.nonzero()]).ravel() / total.data
-        total.data = n
+    counted = np.allclose(total.data, n, atol=1e-3)  # up to float32 sums
+    if not counted and any(map(_whole, pair)):
         for _ in range(n_draws):
-            drawn = total.copy()
-            drawn.data = rng.binomial(n.astype(int), p.clip(0, 1)).astype(np.float32)
-            yield drawn, total - drawn
-    else:
-        for _ in range(n_draws):
-            pair = spliced.copy(), unspliced.copy()
-            for layer in pair:
-                if not _whole(layer):
-                    layer.data = rng.poisson(layer.data).astype(np.float32)
-            yield pair
+            yield tuple(x if _whole(x) else _like(x, rng.poisson(x.data)) for x in pair)
+        return
+    p = clipped(np.asarray(spliced[total.nonzero()], dtype=float).ravel() / total.data)
+    c = None if concentration is None else concentration[total.indices]
+    for _ in range(n_draws):
+        drawn = n if counted else rng.poisson(total.data)
+        q = p if c is None else rng.beta(p * c, (1 - p) * c)
+        s = rng.binomial(drawn.astype(int), q)
+        yield _like(total, s), _like(total, drawn - s)
+
+
+def _like(layer: sparse.csr_matrix, data: np.ndarray) -> sparse.csr_matrix:
+    """Other values in the same places."""
+    return sparse.csr_matrix((data.astype(np.float32), layer.indices, layer.indptr), layer.shape)
 
 
 def _whole(layer: sparse.csr_matrix) -> bool:

@@ -123,6 +123,19 @@ def _abundance(adata: AnnData, name: str) -> sparse.csr_matrix:
     return layer
 
 
+def _concentration(adata: AnnData, name: str) -> np.ndarray:
+    """A column of ``var`` that holds positive numbers."""
+    if name not in adata.var:
+        raise KeyError(f"There is no column {name!r} in var; there are {sorted(adata.var)}.")
+    values = adata.var[name].to_numpy(dtype=float)
+    if (bad := ~(np.isfinite(values) & (values > 0))).any():
+        raise ValueError(
+            f"var[{name!r}] holds {values[bad][0]} for gene {adata.var_names[np.argmax(bad)]}; "
+            "give concentrations: finite, > 0."
+        )
+    return values
+
+
 def fit(
     adata: AnnData,
     spliced: str = "spliced",
@@ -130,6 +143,7 @@ def fit(
     vkey: str = "velocity",
     basis: str = "umap",
     reference: AnnData | None = None,
+    concentration: str | None = None,
     n_draws: int = 20,
     seed: int = 0,
     overwrite: bool = False,
@@ -162,10 +176,15 @@ def fit(
     reference
         Cells of the same genes with a fit of their own under `vkey`: its slopes and velocity
         genes are used in place of new ones.
+    concentration
+        Column of ``var`` with each gene's beta-binomial concentration, such as
+        ``"concentration_splicedvae"``: draws then vary as real counts do. None takes them for
+        binomial, which makes slopes too steep.
     n_draws
-        Draws of counts for the slopes, if a layer holds fractions: spliced is binomial given a
-        total that is whole, else each layer with fractions is Poisson. 0 uses the layers as they
-        are, which is what scVelo would do.
+        Draws of counts for the slopes, if a layer holds fractions: spliced is (beta-)binomial
+        given the total, which is Poisson if it is not whole; a fraction beside counts, as from
+        spliced counts alone, is Poisson. 0 uses the layers as they are, which is what scVelo
+        would do.
     seed
         Of the draws.
     overwrite
@@ -174,20 +193,22 @@ def fit(
     Raises
     ------
     KeyError
-        A layer, the embedding, the graph or the reference's fit is missing.
+        A layer, the column, the embedding, the graph or the reference's fit is missing.
     ValueError
-        A layer holds what no count can be; the graph is of other cells; genes differ from the
-        reference's; there are not two velocity genes; or a layer would be overwritten.
+        A layer holds what no count, or the column what no concentration can be; the graph is of
+        other cells; genes differ from the reference's; there are not two velocity genes; or a
+        layer would be overwritten.
     """
     _new_names("layers", adata.layers, ["Ms", "Mu", vkey], overwrite)
     check_graph(adata, basis)
     s, u = _abundance(adata, spliced), _abundance(adata, unspliced)
+    spread = None if concentration is None else _concentration(adata, concentration)
     if reference is not None:
         same_genes(adata, reference.var_names, "the reference")
         if missing := {f"{vkey}_gamma", f"{vkey}_genes"} - set(reference.var):
             raise KeyError(f"The reference has no fit: var {sorted(missing)} is missing.")
     if reference is None:
-        gamma, top, r2 = slopes(adata, s, u, n_draws, seed)
+        gamma, top, r2 = slopes(adata, s, u, n_draws, seed, spread)
         genes = (r2 > MIN_R2) & (top > MIN_GAMMA)
         gamma = np.where(genes, gamma, top)
         adata.var[f"{vkey}_qreg_ratio"], adata.var[f"{vkey}_r2"] = top, r2

@@ -161,6 +161,13 @@ def test_concentration_is_recovered_and_rare_genes_borrow():
     s[2:, 0], u[2:, 0] = 0, 0
     alone = metrics.fit_concentration(s, u, mean)[0]
     assert fitted[1:].min() < alone < fitted[1:].max()
+    s[:, 0], u[:, 1] = s[:, 0] > 0, 0
+    dense = metrics.fit_concentration(s, u, mean)
+    np.testing.assert_array_equal(
+        metrics.fit_concentration(sp.csr_array(s), sp.csr_array(u), mean), dense
+    )
+    shallow = metrics.fit_concentration(np.eye(3), np.zeros((3, 3)), np.full(3, 0.5))
+    assert (shallow == shallow[0]).all() and np.isfinite(shallow).all()  # n = 1 tells nothing
 
 
 @pytest.mark.parametrize("seed", [0, 1])

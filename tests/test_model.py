@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.special import logit
 
 import splicedvae as sv
-from splicedvae.training import starting_values
+from splicedvae.refit import starting_values
 
 N, G = 240, 40
 FAST = {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False}
@@ -82,7 +82,7 @@ def test_starting_values_by_hand():
     rng = np.random.default_rng(0)
     x = rng.poisson(2, (20, 5)) + 1
     s, u = rng.poisson(3, (20, 5)), rng.poisson(1, (20, 5))
-    logit, depth, mean, std, components, weight = starting_values(
+    logit, depth, mean, std, components, weight, concentration = starting_values(
         *(sparse.csr_matrix(m) for m in (x, s, u))
     )
     assert depth == np.median(x.sum(1)) and components.shape == (5, 0)
@@ -94,6 +94,21 @@ def test_starting_values_by_hand():
     np.testing.assert_allclose(
         torch.sigmoid(logit), (s.sum(0) + overall) / ((s + u).sum(0) + 1), rtol=1e-5
     )
+    pooled = (s.sum(0) + overall) / ((s + u).sum(0) + 1)
+    expected = sv.metrics.fit_concentration(s.astype(float), u.astype(float), pooled)
+    np.testing.assert_allclose(concentration, expected, rtol=1e-5)
+
+
+def test_cells_without_one_form_do_not_start_the_head():
+    """Their input is read, their ratios are not: nobody counted what is missing."""
+    rng = np.random.default_rng(0)
+    s, u = rng.poisson(3, (30, 5)) + 1, rng.poisson(1, (30, 5)) + 1
+    alone = starting_values(*(sparse.csr_matrix(m) for m in (s + u, s, u)))
+    lacking = np.vstack([u, np.zeros_like(u)])
+    layers = np.vstack([s + u, s + u]), np.vstack([s, s + u]), lacking
+    both = starting_values(*map(sparse.csr_matrix, layers))
+    for ours, theirs in zip(both, alone, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def test_test_cells_are_never_seen(cells, parts, model):
@@ -335,14 +350,19 @@ def test_batches_and_covariates(cells, parts):
     np.testing.assert_allclose(both, (of["a"] + of["b"]) / 2, rtol=1e-5)
 
 
-def test_imputed_layers_sum_to_the_total(cells, model):
+def test_imputed_layers_sum_to_the_total(cells, parts, model):
     adata = cells.copy()
     model.impute_layers(adata, key_added="mine")
     s, u = adata.layers["spliced_mine"], adata.layers["unspliced_mine"]
     np.testing.assert_allclose((s + u).toarray(), cells.layers["total"].toarray(), rtol=1e-5)
     ratio = model.get_splicing_ratio(return_numpy=True)
     np.testing.assert_allclose(s.toarray(), cells.layers["total"].toarray() * ratio, rtol=1e-5)
-    with pytest.raises(ValueError, match="spliced_mine"):
+    train = cells[parts[0]]
+    counts = train.layers["spliced"], train.layers["unspliced"]
+    mean = sv.baselines.GeneMean().fit(train, train).mean_
+    spread = sv.metrics.fit_concentration(*counts, mean)
+    np.testing.assert_allclose(adata.var["concentration_mine"], spread, rtol=1e-2)
+    with pytest.raises(ValueError, match=r"layer spliced_mine, .*column concentration_mine exist"):
         model.impute_layers(adata, key_added="mine")
     model.impute_layers(adata, key_added="mine", overwrite=True)
     with pytest.raises(ValueError, match="floor=2"):

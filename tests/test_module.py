@@ -107,7 +107,7 @@ def test_head_starts_at_the_gene_mean(head, activation):
     module = RatioHead(L, G, head=head, activation=activation, n_components=2).eval()
     gene_logit = torch.randn(G)
     depth, zeros, ones = torch.tensor(1e4), torch.zeros(G), torch.ones(G)
-    module.initialise(gene_logit, depth, zeros, ones, torch.randn(G, 2), ones)
+    module.initialise(gene_logit, depth, zeros, ones, torch.randn(G, 2), ones, ones)
     for shape in ((B, L), (4, B, L)):
         out = module(torch.randn(shape), torch.randn(B, G))
         torch.testing.assert_close(out, gene_logit.expand(*shape[:-1], G))

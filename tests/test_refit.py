@@ -9,7 +9,7 @@ from scipy.special import expit, logit
 from sklearn.decomposition import PCA
 
 import splicedvae as sv
-from splicedvae import training
+from splicedvae import refit
 from splicedvae._regression import hierarchical_binomial
 from splicedvae.head import RatioHead
 
@@ -69,7 +69,7 @@ def test_components_against_scikit_learn():
     rng = np.random.default_rng(0)
     x = rng.poisson(rng.gamma(1, 3, 30), (80, 30)) + 1
     layers = [sparse.csr_matrix(counts) for counts in (x, x, rng.poisson(1, (80, 30)))]
-    _, _, mean, _, components, _ = training.starting_values(*layers, 5)
+    _, _, mean, _, components, *_ = refit.starting_values(*layers, 5)
     own = log_normalised(x, np.median(x.sum(1)))
     scores = (own - mean.numpy()) @ components.numpy()
     np.testing.assert_allclose(scores.mean(0), 0, atol=1e-5)
@@ -84,7 +84,7 @@ def test_components_against_scikit_learn():
 @pytest.mark.parametrize(("n_obs", "n_vars"), [(6, 20), (20, 6)])
 def test_fewer_cells_or_genes_than_components(n_obs, n_vars):
     x = np.random.default_rng(0).poisson(3, (n_obs, n_vars)) + 1
-    values = training.starting_values(*[sparse.csr_matrix(x)] * 3, 30)
+    values = refit.starting_values(*[sparse.csr_matrix(x)] * 3, 30)
     assert values[4].shape == (n_vars, 5)
     head = RatioHead(2, n_vars, n_components=30)
     assert head.component_weight.shape == (n_vars, min(30, n_vars - 1))
@@ -96,7 +96,7 @@ def test_cells_that_are_alike_have_no_components():
     """Only two of the cells differ, so beyond one direction there is only rounding."""
     x = np.tile(np.arange(1, 9), (30, 1))
     x[0] = x[0, ::-1]
-    values = training.starting_values(*[sparse.csr_matrix(x)] * 3, 5)
+    values = refit.starting_values(*[sparse.csr_matrix(x)] * 3, 5)
     assert values[4].shape == (8, 1)
 
 
@@ -104,7 +104,8 @@ def test_logit_of_the_head():
     torch.manual_seed(0)
     head = RatioHead(2, 5, n_components=3, n_cats=(2,), n_continuous_cov=1)
     directions, mean, std = torch.randn(5, 3), torch.randn(5), torch.rand(5) + 1
-    head.initialise(torch.randn(5), torch.tensor(50.0), mean, std, directions, torch.ones(5))
+    ones = torch.ones(5)
+    head.initialise(torch.randn(5), torch.tensor(50.0), mean, std, directions, ones, ones)
     for weight in (head.output.weight, head.own_weight, head.component_weight):
         torch.nn.init.normal_(weight)
     z, own, cont = torch.randn(7, 2), torch.randn(7, 5), torch.randn(7, 1)
@@ -125,7 +126,7 @@ def test_head_normalises_as_training_does(cells):
     head.depth.fill_(321.0)
     x = counts.toarray()
     x[0] = 0  # a cell without counts stays zero
-    sparse_one = training._log_normalised(sparse.csr_matrix(x), 321.0)
+    sparse_one = refit._log_normalised(sparse.csr_matrix(x), 321.0)
     dense = head.log_normalise(torch.tensor(x, dtype=torch.float32))
     np.testing.assert_allclose(dense, sparse_one.toarray(), rtol=1e-5)
     np.testing.assert_allclose(dense[1:], log_normalised(x[1:], 321.0), rtol=1e-5)
@@ -139,13 +140,13 @@ def test_training_ends_with_a_refit_that_leaves_the_rest(cells, parts):
     before = {key: value.clone() for key, value in model.module.state_dict().items()}
     torch.manual_seed(0)
     elbo = model.get_elbo()
-    training.refit_head(model, parts[0])
+    refit.refit_head(model, parts[0])
     for key, value in model.module.state_dict().items():
         assert torch.equal(value, before[key]) is (key not in REFIT), key
     torch.manual_seed(0)
     assert model.get_elbo() == elbo
     first = weights(model)
-    training.refit_head(model, parts[0])  # the features are as they were: so is all else
+    refit.refit_head(model, parts[0])  # the features are as they were: so is all else
     default = weights(trained(cells, parts, refit_head=None))
     for key, value in weights(model).items():
         assert torch.equal(value, first[key]) and torch.equal(value, default[key]), key
@@ -156,14 +157,14 @@ def test_ratios_are_those_of_the_hierarchical_regressions(cells, parts, reads):
     setup = {"continuous_covariate_keys": ["age"]}
     model, train = trained(cells, parts, setup, refit_head=None, n_components=4), parts[0]
     if reads:
-        training.refit_head(model, train, reads)
+        refit.refit_head(model, train, reads)
     head = model.module.head
     own = log_normalised(cells.layers["total"].toarray(), head.depth.item())
     assert head.depth.item() == np.median(cells.layers["total"][train].toarray().sum(1))
     own = (own - own[train].mean(0)) / own[train].std(0)
     scores = (own * head.own_std.numpy()) @ head.components.numpy()
     s, u = (sparse.csc_matrix(cells.layers[key])[train] for key in ("spliced", "unspliced"))
-    mean = training.starting_values(*[s + u, s, u])[0].numpy()
+    mean = refit.starting_values(*[s + u, s, u])[0].numpy()
     standardised = sparse.csc_matrix(own[train]), np.zeros(G), np.ones(G)
     features = {"latent": model.get_latent_representation(), "components": scores}
     logits = []
@@ -182,7 +183,7 @@ def test_unknown_regression_is_refused(cells, parts):
     model = trained(cells, parts)
     before = weights(model)
     with pytest.raises(ValueError, match="latent, components"):
-        training.refit_head(model, parts[0], ("latent", "umap"))
+        refit.refit_head(model, parts[0], ("latent", "umap"))
     for key, value in weights(model).items():
         assert torch.equal(value, before[key]), key
 
@@ -193,24 +194,24 @@ def test_cells_without_spliced_or_unspliced_counts_do_not_matter(cells, parts):
     s = cells.layers["spliced"].toarray()
     s[parts[0][20:30]] = 0
     model = trained(with_counts(cells, spliced=s, unspliced=u), parts)
-    training.refit_head(model, parts[0])
+    refit.refit_head(model, parts[0])
     all_cells = weights(model)
-    training.refit_head(model, parts[0][30:])
+    refit.refit_head(model, parts[0][30:])
     for key, value in weights(model).items():
         assert torch.equal(value, all_cells[key]), key
     with pytest.raises(ValueError, match="No training cell has both"):
-        training.refit_head(model, parts[0][:30])
+        refit.refit_head(model, parts[0][:30])
 
 
 def test_many_cells_are_drawn_from(cells, parts):
     model = trained(cells, parts)
     drawn = []
     for seed in (0, 0, 1):
-        training.refit_head(model, parts[0], n_cells=100, seed=seed)
+        refit.refit_head(model, parts[0], n_cells=100, seed=seed)
         drawn.append(weights(model)["head.output.weight"])
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     cells_of_seed_1 = np.random.default_rng(1).choice(parts[0], 100, replace=False)
-    training.refit_head(model, np.sort(cells_of_seed_1))
+    refit.refit_head(model, np.sort(cells_of_seed_1))
     torch.testing.assert_close(weights(model)["head.output.weight"], drawn[2])
 
 
@@ -223,7 +224,7 @@ def test_softmax_and_sigmoid_say_the_same(cells, parts):
     softmax.is_trained = True
     softmax.module.eval()
     for model in (sigmoid, softmax):
-        training.refit_head(model, parts[0])
+        refit.refit_head(model, parts[0])
     np.testing.assert_allclose(ratios(softmax), ratios(sigmoid), atol=1e-5)
 
 
@@ -308,5 +309,5 @@ def test_refit_predicts_unseen_cells_better():
         return sv.metrics.ratio_report(s, u, ratios(model, indices=parts[2]), mean)["d2"]
 
     before = d2()
-    training.refit_head(model, parts[0])
+    refit.refit_head(model, parts[0])
     assert d2() > before + 0.01

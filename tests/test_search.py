@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from scipy import stats
 
 import splicedvae as sv
-from splicedvae import search, training
+from splicedvae import refit, search
 from splicedvae.search.study import Task, _points
 
 N_EPOCHS = 3
@@ -69,7 +69,7 @@ def by_hand(adata, split, parameters, seed, cells, max_epochs=N_EPOCHS):
             p = model.get_splicing_ratio(indices=cells, return_numpy=True)
         rmse, _ = scores_by_hand(adata, split[0], cells, p)
         assert model.history["ratio_rmse_validation"].iloc[-1].item() == pytest.approx(rmse, 1e-4)
-    training.refit_head(model, split[0])
+    refit.refit_head(model, split[0])
     p = model.get_splicing_ratio(indices=cells, return_numpy=True)
     rmse, d2 = scores_by_hand(adata, split[0], cells, p)
     return rmse, d2, float(model.get_elbo(indices=cells))

@@ -368,7 +368,7 @@ def q5_many_genes(env):
     import torch
     from scipy.sparse import csr_matrix
 
-    from splicedvae.training import starting_values
+    from splicedvae.refit import starting_values
     from splicedvae_book import grading
 
     rng = np.random.default_rng(25)

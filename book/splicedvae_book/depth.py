@@ -77,6 +77,7 @@ def _rows(ratio: np.ndarray, train: AnnData, val: AnnData, test: AnnData, seed: 
     for part in (train, test):
         velocity.embed(part, seed=seed)
     velocity.fit(train)
+    test.var[fields.CONCENTRATION] = fields.concentration(train)
     genes, scale = train.var["velocity_genes"], metrics.velocity_scale(train, "velocity_true")
     every = test.copy()
     velocity.project(every, test.layers["velocity_true"], scale > 0, xkey="spliced_true")

@@ -49,6 +49,7 @@ RATIOS = (
 FITS = (fits.BASELINES, "scVI", *(name for name in RATIOS if name in fits.FITS))
 #: Those shown in the second protocol, and with slopes fitted on expectations.
 SHORT = ("GeneMean", "NearestNeighbours", "RidgeBinomial", "SplicedVAE")
+CONCENTRATION = "concentration"  # the column of var
 TURNS = (0, 45)  # of the compass, in degrees: Velo-Predictor is fitted anew for each
 
 
@@ -62,7 +63,8 @@ class Cells:
         Training and test cells, each with a neighbour graph of its own and a velocity from true
         counts.
     test
-        The test cells with totals, graph and UMAP, and no velocity.
+        The test cells with totals, graph and UMAP, and no velocity; and the training cells'
+        concentrations, see :func:`concentration`.
     scale
         Each gene's unit (genes,), from `train`.
     """
@@ -101,7 +103,24 @@ def cells(adata: AnnData, train: np.ndarray, test: np.ndarray) -> Cells:
     reference = parts[1].copy()
     for part in (parts[0], reference):
         velocity.fit(part)
+    parts[1].var[CONCENTRATION] = concentration(parts[0])
     return Cells(parts[0], reference, parts[1], metrics.velocity_scale(parts[0]))
+
+
+def concentration(train: AnnData) -> np.ndarray:
+    """How much counts of training cells scatter about each gene's mean ratio.
+
+    Parameters
+    ----------
+    train
+        Cells with true counts.
+
+    Returns
+    -------
+    Array (genes,), see :func:`splicedvae.metrics.fit_concentration`; models write the same.
+    """
+    counts = train.layers["spliced"], train.layers["unspliced"]
+    return metrics.fit_concentration(*counts, baselines.GeneMean().fit(train, train).mean_)
 
 
 def from_ratio(
@@ -118,7 +137,7 @@ def from_ratio(
     counts
         What to split, in place of the totals.
     **kwargs
-        For :func:`splicedvae.velocity.fit`.
+        For :func:`splicedvae.velocity.fit`, which reads the concentrations unless told otherwise.
 
     Returns
     -------
@@ -127,7 +146,7 @@ def from_ratio(
     field = test.copy()
     counts = test.layers["total"] if counts is None else counts
     field.layers["spliced"], field.layers["unspliced"] = split_counts(counts, ratio)
-    velocity.fit(field, **kwargs)
+    velocity.fit(field, **{"concentration": CONCENTRATION, **kwargs})
     return field
 
 
@@ -229,6 +248,8 @@ def _query(bench: Cells, ratios: dict, means: np.ndarray, seed: int) -> Fields:
     for name in RATIOS:
         yield name, reference, from_ratio(test, ratios[name])
     for name in SHORT:
+        field = from_ratio(test, ratios[name], concentration=None)
+        yield f"{name}, binomial draws", reference, field
         yield f"{name}, no draws", reference, from_ratio(test, ratios[name], n_draws=0)
     denoised = from_ratio(test, ratios["SplicedVAE"], means)
     yield "SplicedVAE, denoised", reference, denoised

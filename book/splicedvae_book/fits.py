@@ -15,7 +15,8 @@ from anndata import AnnData
 
 from splicedvae import baselines, metrics
 from splicedvae.model import SplicedVAE
-from splicedvae.training import kl_warmup, refit_head
+from splicedvae.refit import refit_head
+from splicedvae.training import kl_warmup
 
 from .experiment import fingerprint, stem
 from .profiles import PROFILES, prepared
@@ -36,6 +37,7 @@ SOURCES = {
         "model",
         "module",
         "prediction",
+        "refit",
         "training",
     ),
     "splicedvae_book": ("fits", "profiles", "scorer"),

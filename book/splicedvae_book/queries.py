@@ -199,11 +199,12 @@ def _rows(train, val, truth, layer: str, models: dict, seed: int) -> dict[str, d
     pairs[TRUTH] = [truth.layers[name] for name in SPECIES]
 
     velocity.embed(cells)
+    cells.var[fields.CONCENTRATION] = fields.concentration(train)
 
     def field(row: str, by: AnnData | None = None) -> AnnData:
         field = cells.copy()
         field.layers["spliced"], field.layers["unspliced"] = pairs[row]
-        velocity.fit(field, reference=by)
+        velocity.fit(field, reference=by, concentration=fields.CONCENTRATION)
         return field
 
     reference, scale = field(TRUTH), metrics.velocity_scale(train)

@@ -16,7 +16,7 @@ from ..model import SplicedVAE
 from .checkpoints import DEFAULT_RELEASE, Checkpoint, fetch, read
 from .genes import match
 
-HEAD = ("head.", "log_concentration")  # what is learnt from scratch
+HEAD = "head."  # what is learnt from scratch
 GENE_ROWS = (
     "px_r",
     "decoder.px_scale_decoder.",
