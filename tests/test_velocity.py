@@ -391,7 +391,8 @@ def test_directions_of_the_compass():
     np.testing.assert_array_equal(velocity.direction_classes(between, rotation=46), [1, 2, 3, 0])
 
 
-plane = arrays(np.float64, (5, 2), elements=st.floats(-1e6, 1e6, allow_subnormal=False))
+# whole numbers: a direction closer to an axis than rounding sees may fall to either side of it
+plane = arrays(np.float64, (5, 2), elements=st.integers(-(10**6), 10**6).map(float))
 
 
 @given(plane)
