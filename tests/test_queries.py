@@ -76,7 +76,8 @@ def test_a_job_scores_what_a_user_gets_from_five_lines(bench):
     model.impute_layers(query)
     sv.velocity.embed(query)
     truth = query.copy()
-    sv.velocity.fit(query, "spliced_splicedvae", "unspliced_splicedvae")
+    layers = "spliced_splicedvae", "unspliced_splicedvae"
+    sv.velocity.fit(query, *layers, concentration="concentration_splicedvae")
 
     assert truth.layers["spliced"].nnz == truth.layers["unspliced"].nnz == 0
     for name in ("spliced", "unspliced"):

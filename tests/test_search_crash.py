@@ -292,6 +292,24 @@ def test_trial_that_died_before_its_first_heartbeat_is_retried(small, url):
     check(url, [2])
 
 
+def test_sigterm_between_two_trials_interrupts(small, url, monkeypatch):
+    _, go_on = small
+    unheard = []
+    before = signal.signal(signal.SIGTERM, lambda *_: unheard.append(1))  # by default, it kills
+    try:
+        with monkeypatch.context() as between:
+            send = lambda study: os.kill(os.getpid(), signal.SIGTERM)  # noqa: E731
+            between.setattr(search._workers, "fail_stale_trials", send)
+            with pytest.raises(KeyboardInterrupt):
+                go_on()
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert unheard == [1]  # after the search, whoever listened before does so again
+    go_on()
+    check(url, [])
+
+
 def test_maker_of_a_study_died_before_it_said_what_for(small, url):
     study, go_on = small
     study._storage.delete_study(study._study_id)

@@ -164,15 +164,14 @@ def spread(task: Task, n_workers: int, show: Callable[[], None]) -> None:
     workers = [
         context.Process(target=_worker, args=(task, threads), daemon=True) for _ in range(n_workers)
     ]
-    with interruptible():
-        try:
-            for worker in workers:
-                worker.start()
-            while any(worker.is_alive() for worker in workers):
-                time.sleep(0.5)
-                show()
-        finally:
-            for worker in workers:
-                worker.terminate()
-            for worker in workers:
-                worker.join(30)
+    try:
+        for worker in workers:
+            worker.start()
+        while any(worker.is_alive() for worker in workers):
+            time.sleep(0.5)
+            show()
+    finally:
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join(30)

@@ -21,7 +21,7 @@ from ..head import one_of
 from ..model import SplicedVAE
 from ..training import checked_split
 from ._trials import OBJECTIVES, TRAINING, Task
-from ._workers import open_storage, quiet, spread, work
+from ._workers import interruptible, open_storage, quiet, spread, work
 from .confirmation import table
 
 #: Section 2.3 of the paper says what was varied, and the range of two of them; all steps, and the
@@ -139,7 +139,7 @@ def run(
         study_name=study_name,
     )
     points = _points(task, n_trials, n_workers)
-    with quiet():
+    with quiet(), interruptible():
         study = _study(task)
         _enqueue(study, points)
         with tqdm(total=n_trials, desc="search", unit="trial", disable=not progress) as bar:
