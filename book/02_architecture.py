@@ -391,8 +391,8 @@ lab.profiles.finding(
 # needs a weight, as both are log-probabilities in nats. The default stays close to it, at half the
 # weight, $\lambda = 0.5$. (On real cells, while the model was built, the latent then gave less of
 # its reconstruction away than at 1, and held-out ratios came out alike.) A {term}`ridge penalty`
-# keeps the head close to the gene mean. The paper's setting remains within reach: `ratio_loss="mse", ratio_reduction="mean",
-# ratio_weight=1`.
+# keeps the head close to the gene mean. The paper's setting remains within reach:
+# `ratio_loss="mse", ratio_reduction="mean", ratio_weight=1`.
 #
 # :::{exercise} A weight for the paper's loss
 # :label: ex-weight

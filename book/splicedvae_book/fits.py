@@ -56,8 +56,6 @@ PAPER = {
 }
 #: Share of the genes in the subset fits: the paper's 5706 of 8000.
 SUBSET = 5706 / 8000
-
-
 DEFAULTS = signature(SplicedVAE.__init__).parameters
 
 
