@@ -567,7 +567,9 @@ print("the same ratios:", np.allclose(model.get_splicing_ratio(query), ratio, at
 
 # %% [markdown]
 # Second, the layers that velocity methods want. From totals, $S' = \hat p\,x$ and
-# $U' = (1 - \hat p)\,x$, with $\hat p$ the predicted ratio: the total is kept, and divided.
+# $U' = (1 - \hat p)\,x$, with $\hat p$ the predicted ratio: the total is kept, and divided. These are
+# expectations. How far real counts scatter about them is in the genes' table, as each gene's
+# {term}`concentration`; {doc}`chapter 5 <05_velocity>` needs it.
 
 # %%
 model.impute_layers(query)
