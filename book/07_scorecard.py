@@ -66,7 +66,8 @@ claims[["definition", "baseline", "null", "ceiling"]]
 # *holds*, and *higher than the paper's, but above no more than …* names what it beats.
 # Velo-Predictor's 88 % holds if we reach 85 % without leakage, and *only under* it if with it; the
 # share of genes, if it comes within a hundredth on 8,000 genes. In the rows of velocity, the last
-# column holds what measured counts reach, which a prediction may surpass.
+# column holds what ours would score if its ratios were true, and what one half of the molecules
+# says of the other, which a prediction may surpass (*ours versus half* is its fair counterpart).
 #
 # :::{margin} Machine learning
 # **Paired by seed.** A seed decides which cells are held out, and some cells are easier than others

@@ -29,6 +29,7 @@ PAIRS = [
     ("fields", "SplicedVAE", "RidgeBinomial", "cosine"),
     ("fields", "SplicedVAE", "NearestNeighbours, no draws", "cosine"),
     ("fields", "SplicedVAE", "SplicedVAE, binomial draws", "cosine"),
+    ("fields", "SplicedVAE", f"SplicedVAE{lab.fields.IF_TRUE}", "cosine"),
     ("fields", "SplicedVAE, other half", "GeneMean, other half", "cosine"),
     ("fields", "SplicedVAE, other half", "NearestNeighbours, other half", "cosine"),
     ("fields", "SplicedVAE, other half", "velocity transfer, other half", "cosine"),

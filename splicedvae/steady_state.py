@@ -135,7 +135,7 @@ def slopes(
     """
     pairs = [(spliced, unspliced)]
     if n_draws and not (_whole(spliced) and _whole(unspliced)):
-        pairs = _draws(spliced, unspliced, n_draws, seed, concentration)
+        pairs = draws(spliced, unspliced, n_draws, seed, concentration)
     return tuple(np.mean([_slopes(smoothed(adata, *pair)) for pair in pairs], axis=0))
 
 
@@ -151,14 +151,35 @@ def _slopes(cells: AnnData) -> np.ndarray:
     return np.stack([gamma, steady._gamma, steady._r2])
 
 
-def _draws(
+def draws(
     spliced: sparse.csr_matrix,
     unspliced: sparse.csr_matrix,
     n_draws: int,
-    seed: int,
+    seed: int = 0,
     concentration: np.ndarray | None = None,
 ) -> Iterator[tuple[sparse.csr_matrix, sparse.csr_matrix]]:
-    """Counts that have these expectations; what is whole is taken to be counted already."""
+    r"""Counts that have these expectations.
+
+    Given whole totals, :math:`s \sim \mathrm{Binomial}(n, q)` and :math:`q \sim
+    \mathrm{Beta}\big(p c, (1 - p) c\big)`, with p the share of spliced in the expectations; totals
+    that are not whole are Poisson. Where one layer is whole, it is taken to be counted already, and
+    the other is Poisson.
+
+    Parameters
+    ----------
+    spliced, unspliced
+        Expected counts (cells, genes).
+    n_draws
+        Number of draws.
+    seed
+        Of the draws.
+    concentration
+        c of each gene (genes,); None for :math:`q = p`, binomial draws.
+
+    Yields
+    ------
+    Spliced and unspliced counts (cells, genes).
+    """
     rng = np.random.default_rng(seed)
     pair = spliced, unspliced
     total = spliced + unspliced

@@ -13,7 +13,7 @@ from scipy import sparse
 import splicedvae as sv
 from splicedvae import velocity
 from splicedvae.counts import split_counts
-from splicedvae.steady_state import PERCENTILE, _draws, quiet_scvelo, slopes, stochastic_gamma
+from splicedvae.steady_state import PERCENTILE, draws, quiet_scvelo, slopes, stochastic_gamma
 
 mpl.use("Agg")
 
@@ -171,8 +171,8 @@ def few():
 
 def test_binomial_draws_add_up_to_the_total(few):
     spliced, unspliced, total = few
-    draws = [(s.toarray(), u.toarray()) for s, u in _draws(spliced, unspliced, 2000, seed=0)]
-    s, u = np.stack(draws, axis=1)
+    drawn = [(s.toarray(), u.toarray()) for s, u in draws(spliced, unspliced, 2000, seed=0)]
+    s, u = np.stack(drawn, axis=1)
     assert (s + u == total.toarray()).all()
     assert (s == np.rint(s)).all() and s.min() == 0 and u.min() == 0
     n = np.maximum(total.toarray(), 1)
@@ -186,12 +186,12 @@ def test_binomial_draws_add_up_to_the_total(few):
 def test_poisson_draws_where_totals_are_not_whole(few):
     spliced, unspliced, _ = few
     spliced, unspliced = 1.37 * spliced, 1.37 * unspliced
-    draws = [(s.toarray(), u.toarray()) for s, u in _draws(spliced, unspliced, 2000, seed=0)]
-    for drawn, wanted in zip(np.stack(draws, axis=1), (spliced, unspliced), strict=True):
-        assert (drawn == np.rint(drawn)).all()
-        z = (drawn.mean(0) - wanted.toarray()) / np.sqrt(np.maximum(wanted.toarray(), 1e-9) / 2000)
+    drawn = [(s.toarray(), u.toarray()) for s, u in draws(spliced, unspliced, 2000, seed=0)]
+    for layer, wanted in zip(np.stack(drawn, axis=1), (spliced, unspliced), strict=True):
+        assert (layer == np.rint(layer)).all()
+        z = (layer.mean(0) - wanted.toarray()) / np.sqrt(np.maximum(wanted.toarray(), 1e-9) / 2000)
         assert np.abs(z).max() < 4.5
-        assert drawn.var(0).sum() == pytest.approx(wanted.sum(), rel=0.02)
+        assert layer.var(0).sum() == pytest.approx(wanted.sum(), rel=0.02)
 
 
 @pytest.mark.parametrize("depth", [1.0, 1.37])
@@ -204,8 +204,8 @@ def test_overdispersed_draws(few, depth):
     spliced, unspliced, _ = few
     c = np.array([0.5, 2.0, 8.0, 50.0])
     pair = depth * spliced, depth * unspliced
-    draws = [(s.toarray(), u.toarray()) for s, u in _draws(*pair, 4000, 0, concentration=c)]
-    s, u = np.stack(draws, axis=1)
+    drawn = [(s.toarray(), u.toarray()) for s, u in draws(*pair, 4000, 0, concentration=c)]
+    s, u = np.stack(drawn, axis=1)
     t = (pair[0] + pair[1]).toarray()
     p = pair[0].toarray() / np.maximum(t, 1)
     if depth == 1:
@@ -223,7 +223,7 @@ def test_overdispersed_draws(few, depth):
 def test_what_was_counted_is_never_drawn(few, cells):
     _, _, total = few
     expectation = 0.3 * total  # as from spliced counts: whole spliced, fractions unspliced
-    for s, u in _draws(spliced=total, unspliced=expectation, n_draws=5, seed=0):
+    for s, u in draws(spliced=total, unspliced=expectation, n_draws=5, seed=0):
         assert (s != total).nnz == 0
         assert (u.data == np.rint(u.data)).all()
     counts = cells.layers["spliced"], cells.layers["unspliced"]
@@ -274,7 +274,7 @@ def test_overdispersed_counts_want_overdispersed_draws():
     velocity.embed(cells, umap=False)
     layers = expected(cells).layers
     pair, c = (layers["spliced"], layers["unspliced"]), np.full(cells.n_vars, 5.0)
-    counted = slopes(cells, *next(_draws(*pair, 1, seed=1, concentration=c)))
+    counted = slopes(cells, *next(draws(*pair, 1, seed=1, concentration=c)))
     alike, binomial = (slopes(cells, *pair, n_draws=5, concentration=x) for x in (c, None))
     genes = np.logical_and.reduce([(x[2] > 0.01) & (x[1] > 0.01) for x in (counted, binomial)])
     assert genes.sum() > 50
