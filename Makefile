@@ -59,7 +59,7 @@ lint: $(STAMP) ## check style
 	@$(BIN)/ruff format --check .
 
 test: $(STAMP) ## run every test, the slow ones too
-	@$(BIN)/python -m pytest -n logical --dist loadfile
+	@$(BIN)/python -m pytest -n logical --dist loadfile --durations 20
 
 constraints:   ## resolve the newest versions anew into constraints.txt (with the oldest Python)
 	@set -e; tmp=$$(mktemp -d); trap 'rm -rf $$tmp' EXIT; "$(PYTHON)" -m venv $$tmp; \

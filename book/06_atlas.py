@@ -218,8 +218,8 @@ lab.profiles.finding(
 # ## Training, on one device or on many
 #
 # Lightning calls what feeds a model a {term}`data module`. It takes the place of the AnnData, and
-# the rest is {doc}`chapter 3 <03_training>`: the same model, the same loss, the same history. Only
-# the {term}`refit` at the end is left out, since it needs its cells in memory.
+# the rest is {doc}`chapter 3 <03_training>`: the same model, the same loss, the same history, and
+# in the end the same {term}`refit`, on 20,000 cells that are drawn from the stream.
 
 # %% tags=["remove-stderr"]
 datamodule = sv.atlas.AtlasDataModule(store, batch_size=256)
@@ -260,9 +260,8 @@ plt.show()
 # book), which knows what the group has in common and nothing about a cell; a ridge and a model that
 # learn from these new cells alone; and the model from elsewhere, fine-tuned on them. Both trainings
 # on new cells have the same number of updates of the weights, and keep a fifth of these cells to
-# check on. The cells that are scored are others. (A model that is trained in memory from the start
-# ends with the {term}`refit`; one that is streamed or fine-tuned does not, so between these kinds
-# the differences are not of cells alone.)
+# check on. The cells that are scored are others. (A model that is fine-tuned does not end with the
+# {term}`refit`, the others do, so its differences from them are not of cells alone.)
 #
 # :::{margin} Machine learning
 # **Fine-tuning.** Training goes on from weights that were learnt elsewhere, on a few cells of the

@@ -217,14 +217,14 @@ class SplicedVAE(SplicingMixin, SCVI):
         refit_head
             Fit the head's output layer anew in the end, by empirical Bayes, see
             :func:`splicedvae.refit.refit_head`. None does so when a linear head is trained for
-            the first time, with the binomial loss and cells in memory.
+            the first time, with the binomial loss.
 
         Raises
         ------
         ValueError
             The split is not two parts of distinct positions, the optimizer is unknown, the
-            training cells have no spliced and unspliced counts, there are both cells and a
-            datamodule, or neither, or a datamodule with ``refit_head=True``.
+            training cells have no spliced and unspliced counts, or there are both cells and a
+            datamodule, or neither.
         """
         if (self.adata is None) == (datamodule is None):
             raise ValueError("Give a datamodule if, and only if, the model was made without cells.")
@@ -236,12 +236,13 @@ class SplicedVAE(SplicingMixin, SCVI):
                 raise ValueError("Pass split=(train, val) instead of external_indexing.")
             parts = list(training.checked_split(split, self.adata.n_obs))
             datasplitter_kwargs = {**(datasplitter_kwargs or {}), "external_indexing": parts}
-        elif refit_head:
-            raise ValueError("refit_head=True needs cells in memory, which a datamodule has not.")
         if refit_head is None:
-            refit_head = datamodule is None and refit.refittable(self.module)
+            refit_head = refit.refittable(self.module)
         if not self.module.head.initialised:
-            counts = datamodule.starting_counts() if datamodule else refit.counts(self, parts[0])
+            if datamodule is None:
+                counts = refit.counts(self, parts[0])
+            else:
+                counts = refit.stacked(datamodule.sample_dataloader())
             k = self.module.head.components.shape[1]
             self.module.head.initialise(*refit.starting_values(*counts, k))
         plan_kwargs = training.plan(optimizer, lr, max_epochs, plan_kwargs)
@@ -257,7 +258,7 @@ class SplicedVAE(SplicingMixin, SCVI):
             **kwargs,
         )
         if refit_head:
-            refit.refit_head(self, parts[0])
+            refit.refit_head(self, None if datamodule else parts[0], datamodule=datamodule)
 
     @classmethod
     def load(cls, dir_path: str, adata: AnnData | None = None, **kwargs) -> SplicedVAE:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+from lightning.pytorch import LightningDataModule
 from scipy import sparse
 from scipy.special import expit
 from scvi import REGISTRY_KEYS
@@ -16,6 +17,8 @@ from ._regression import hierarchical_binomial
 from .ceilings import fit_concentration
 from .head import one_of
 from .module import SPLICED, UNSPLICED, SplicedVAEModule
+
+KEYS = REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED
 
 
 def counts(model: SCVI, cells: np.ndarray) -> tuple[sparse.csr_matrix, ...]:
@@ -32,9 +35,24 @@ def counts(model: SCVI, cells: np.ndarray) -> tuple[sparse.csr_matrix, ...]:
     -------
     Input, spliced and unspliced counts, CSR (cells, genes).
     """
-    keys = REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED
     registry = model.adata_manager
-    return tuple(sparse.csr_matrix(registry.get_from_registry(key))[cells] for key in keys)
+    return tuple(sparse.csr_matrix(registry.get_from_registry(key))[cells] for key in KEYS)
+
+
+def stacked(batches: Iterable[dict[str, torch.Tensor]]) -> tuple[sparse.csr_matrix, ...]:
+    """Counts of minibatches.
+
+    Parameters
+    ----------
+    batches
+        Minibatches with input, spliced and unspliced counts, dense (cells, genes).
+
+    Returns
+    -------
+    Input, spliced and unspliced counts, CSR (cells of all of them, genes).
+    """
+    parts = [[sparse.csr_matrix(batch[key].numpy()) for key in KEYS] for batch in batches]
+    return tuple(sparse.vstack(part, format="csr") for part in zip(*parts, strict=True))
 
 
 def _log_normalised(counts: sparse.csr_matrix, depth: float) -> sparse.csr_matrix:
@@ -130,10 +148,11 @@ def refittable(module: SplicedVAEModule) -> bool:
 
 def refit_head(
     model: SCVI,
-    cells: np.ndarray,
+    cells: np.ndarray | None = None,
     reads: Sequence[str] | None = None,
     n_cells: int = 20_000,
     seed: int = 0,
+    datamodule: LightningDataModule | None = None,
 ) -> None:
     """Fit the output layer of a trained model's head anew, by empirical Bayes.
 
@@ -147,9 +166,9 @@ def refit_head(
     Parameters
     ----------
     model
-        A :class:`splicedvae.SplicedVAE` with its cells.
+        A :class:`splicedvae.SplicedVAE`.
     cells
-        Positions of the training cells.
+        Positions of the training cells, of those the model was made with.
     reads
         Which regressions, of ``"latent"`` and ``"components"``; None for both, if the head has
         components.
@@ -157,25 +176,35 @@ def refit_head(
         Cells to fit on, at most; they are drawn at random.
     seed
         Of the draw.
+    datamodule
+        Gives the cells, such as :class:`splicedvae.atlas.loader.AtlasDataModule`, to a model that
+        was made without; neither `cells` nor `seed` is then read.
 
     Raises
     ------
     ValueError
         No cell has both spliced and unspliced counts, or `reads` names something else.
     """
-    cells = np.asarray(cells)[_known(*counts(model, cells)[1:])]  # others teach the head nothing
-    if not len(cells):
+    if datamodule is None:
+        cells = np.asarray(cells)[_known(*counts(model, cells)[1:])]  # others teach nothing
+        if len(cells) > n_cells:
+            cells = np.sort(np.random.default_rng(seed).choice(cells, n_cells, replace=False))
+        taken = counts(model, cells)
+    else:
+        taken = stacked(datamodule.sample_dataloader(n_cells))
+    known = _known(*taken[1:])
+    if not known.any():
         raise ValueError("No training cell has both spliced and unspliced counts.")
-    if len(cells) > n_cells:
-        cells = np.sort(np.random.default_rng(seed).choice(cells, n_cells, replace=False))
-    x_counts, spliced, unspliced = counts(model, cells)
+    x_counts, spliced, unspliced = (layer[known] for layer in taken)
     head, seen = model.module.head, []
     hook = head.output.register_forward_pre_hook(lambda _, args: seen.append(args[0].cpu()))
     try:
-        model.get_splicing_ratio(indices=cells)
+        loader = None if datamodule is None else datamodule.sample_dataloader(n_cells)
+        model.get_splicing_ratio(indices=cells, dataloader=loader, gene_list=model.genes[:1])
     finally:
         hook.remove()
-    h = torch.cat(seen).numpy()  # (cells, features): the latent, or hidden units, and covariates
+    # (cells, features): the latent, or hidden units, and covariates
+    h = torch.cat(seen).numpy()[known]
     own, mean, std = _log_normalised(x_counts, float(head.depth)), head.own_mean, head.own_std
     mean, std, directions = (v.cpu().numpy() for v in (mean, std, head.components))
     x = np.hstack([h, own @ directions - mean @ directions]).astype(np.float64)

@@ -20,6 +20,7 @@ import splicedvae as sv
 from splicedvae.atlas import AtlasDataModule, Store, build_store, minibatch_entropy
 from splicedvae.atlas.blocks import BlockSampler, by_anndata, chosen_engine
 from splicedvae.atlas.loader import _Minibatches
+from splicedvae.refit import stacked
 
 GENES = 30
 ANNBATCH = find_spec("annbatch") is not None
@@ -311,7 +312,7 @@ def test_the_head_starts_from_training_cells(store):
     module = AtlasDataModule(store, batch_size=64, block=16, preload=2)
     known = {row.tobytes() for row in everything(store)[module.rows["train"]]}
     for n in (50, 20_000):
-        x, s, u = (counts.toarray() for counts in module.starting_counts(n))
+        x, s, u = (counts.toarray() for counts in stacked(module.sample_dataloader(n)))
         np.testing.assert_array_equal(x, s + u)
         rows = np.hstack([s, u]).astype(np.float32)
         assert all(row.tobytes() in known for row in rows)

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback
 import splicedvae as sv
 from splicedvae.atlas import AtlasDataModule, Checkpoint, Store, build_store, one_to_one
 from splicedvae.atlas.__main__ import main
+from splicedvae.refit import refit_head
 from splicedvae_book.corpus import corpus, orthologues
 
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
@@ -71,11 +72,11 @@ class Seen(Callback):
 def test_the_head_starts_as_if_all_cells_were_in_memory(path):
     module = datamodule(path)
     model = sv.SplicedVAE(registry=module.registry)
-    model.train(1, datamodule=module, lr=1e-12, **QUIET)
+    model.train(1, datamodule=module, lr=1e-12, refit_head=False, **QUIET)
     cells = cells_of(module)
     sv.SplicedVAE.setup_anndata(cells)
     other = sv.SplicedVAE(cells)
-    other.train(1, split=(range(1190), range(1190, 1200)), lr=1e-12, **QUIET)
+    other.train(1, split=(range(1190), range(1190, 1200)), lr=1e-12, refit_head=False, **QUIET)
     s, u = (cells.layers[name] for name in ("spliced", "unspliced"))
     known = (s.sum(1) > 0) & (u.sum(1) > 0)  # in the others one form was never counted
     s, u = (np.asarray(layer)[np.ravel(known)].sum(0) for layer in (s, u))
@@ -115,6 +116,30 @@ def test_it_learns_what_a_model_of_the_same_cells_in_memory_learns(path):
     for name in ("elbo_train", "elbo_validation", "ratio_nll_validation"):
         ours, theirs = (m.history[name].to_numpy(dtype=float)[-1] for m in (model, other))
         np.testing.assert_allclose(ours, theirs, rtol=0.03, err_msg=name)
+
+
+def test_it_ends_with_the_refit_that_it_would_have_in_memory(path, tmp_path):
+    module = datamodule(path, batch_key="dataset")
+    model = sv.SplicedVAE(registry=module.registry)
+    model.train(2, datamodule=module, **QUIET)
+    head = model.module.head
+    streamed = head.output.weight.clone(), head.component_weight.clone(), head.own_weight.clone()
+    assert all(weight.abs().max() > 0.01 for weight in streamed)
+    model.save(tmp_path / "model")
+    cells = cells_of(module)
+    batches = [batch["batch"] for batch in module.inference_dataloader("train")]
+    cells.obs["dataset"] = [f"set {code}" for code in torch.cat(batches).flatten().tolist()]
+    loaded = sv.SplicedVAE.load(tmp_path / "model", cells)
+    refit_head(loaded, np.arange(cells.n_obs))
+    head = loaded.module.head
+    in_memory = head.output.weight, head.component_weight, head.own_weight
+    for ours, theirs in zip(streamed, in_memory, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-2)  # in another order
+    known = model.module.head.output.bias.clone()
+    model.train(1, datamodule=module, lr=0.0, **QUIET)  # once
+    assert torch.equal(model.module.head.output.bias, known)
+    refit_head(model, datamodule=module, n_cells=300)  # others: fewer cells
+    assert not torch.allclose(model.module.head.output.bias, known, atol=1e-3)
 
 
 def test_save_and_load(path, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -228,22 +229,21 @@ class AtlasDataModule(LightningDataModule):
         rows = self.rows[one_of("part", part, PARTS)]
         return _Minibatches(self, BlockSampler(rows, **self.sampling, shuffle=False))
 
-    def starting_counts(self, n: int = 20_000) -> tuple[sparse.csr_matrix, ...]:
-        """Counts that the model's head starts from.
+    def sample_dataloader(self, n: int = 20_000) -> Iterable[dict[str, torch.Tensor]]:
+        """Some training cells, in random blocks: what the model's head starts and is refit from.
 
         Parameters
         ----------
         n
-            Training cells to take, at most; they come in random blocks.
+            Cells to take, at most, up to whole minibatches.
 
         Returns
         -------
-        Total, spliced and unspliced counts, CSR (cells, genes), the same in every process.
+        Minibatches, the same in every process.
         """
-        sampler = BlockSampler(self.rows["train"], **(self.sampling | {"batch_size": n}))
-        both = next(ENGINES[self.engine](self.store, sampler))[0].astype(np.float32)
-        spliced, unspliced = both[:, : self.n_vars], both[:, self.n_vars :]
-        return spliced + unspliced, spliced, unspliced
+        size = min(n, self.sampling["batch_size"])
+        sampler = BlockSampler(self.rows["train"], **(self.sampling | {"batch_size": size}))
+        return islice(_Minibatches(self, sampler), n // size)
 
 
 def _registry(genes: pd.Index, batch_key: str | None, batches: pd.Index) -> dict:
