@@ -493,17 +493,19 @@ lab.profiles.finding(
 # - *More of the same*: 50 or 100 components instead of 30; components of Pearson residuals instead
 #   of log-normalised counts; the {term}`library size` beside them, of these genes or of all; the
 #   gene's own count also as its logarithm, as its square, with a mark for single molecules, and as
-#   its distance from what the cell's state lets expect.
+#   its distance from what the state of the cell leads one to expect.
 # - *Help from elsewhere*: components averaged over a cell's nearest neighbours; what the counts of
 #   other genes hold beyond the components (of the 40 pairs of genes that stand out most in the
-#   training cells, two do in the test cells); components of all genes, also of the 350 that are
-#   never seen unspliced and so have no ratio to predict (+0.0003 on two splits, for the ridge too);
+#   training cells, two do in the test cells, which is what chance gives); components of all genes,
+#   also of the 350 that are hardly seen unspliced (+0.0003 on two splits, and the ridge gains as
+#   little);
 #   boosted trees on top of the regression, gene by gene, which do harm even for the ten genes that
 #   gain most.
-# - *A finer likelihood or {term}`prior`*: entries weighted down for {term}`overdispersion`; a mean
-#   of the prior for each cluster of genes, or bent in a gene's loadings; a width that follows from
-#   how much a gene varies; one direction of change for each cell, shared by all genes, as kinetics
-#   would have it.
+# - *A finer likelihood or {term}`prior`*: entries weighted down for {term}`overdispersion`; counts
+#   pooled over a cell's nearest neighbours to learn from, as nearest neighbours predict, which
+#   lowers the cosine of {doc}`chapter 5 <05_velocity>` too; a mean of the prior for each cluster of
+#   genes, or bent in a gene's loadings; a width that follows from how much a gene varies; one
+#   direction of change for each cell, shared by all genes, as kinetics would have it.
 # - *More networks*: the mean over latents of four networks instead of one (+0.0002).
 #
 # One regression on latent and components side by side did worse than the mean of two (0.0335 against
@@ -513,17 +515,17 @@ lab.profiles.finding(
 # without any network. For ratios alone, the network adds little to it. It is there for what scVI is
 # for, the counts, the batches and the types of cells, and ratios come with it.
 #
-# Why is there no more to be had? Three reckonings suggest that the totals are nearly used up. The
-# first is a learning curve: with 25, 50, 75 and 100 % of the training cells, that regression has a
-# D² of 0.023, 0.029, 0.031 and 0.033, so more cells would help, but not much. The second is a leak:
-# told the unspliced share of all of a cell's molecules, test cells included, which no user can
-# know, it goes from 0.0343 to 0.0348 (one split). The third asks what is left to be learnt. The
-# estimated prior says how far slopes spread over genes; if slopes are drawn from it and taken for
-# the truth, somebody who knows them exactly, and need not learn them from these cells, has a D² of
-# 0.060. By that reckoning, more than half of what a linear function of these features can say is
-# said already. What lies between it and the {term}`noise ceiling` is in no function of the totals
-# that we tried: genes burst, and what makes a molecule of this cell spliced need not show in how
-# many there are.
+# Why is there no more to be had? Three reckonings suggest that little is left. The first is a
+# learning curve: with 25, 50, 75 and 100 % of the training cells, that regression has a D² of
+# 0.023, 0.029, 0.031 and 0.033, so more cells would help, but not much. The second is a leak on
+# purpose: if the regression is also told which share of all of a cell's molecules is unspliced, of
+# test cells too, its D² goes from 0.0343 to 0.0348 (one split), so what is missing is no property
+# of the whole cell. The third asks what is left to be learnt. The estimated prior says how far
+# slopes spread over genes; if slopes are drawn from it and taken for the truth, somebody who knows
+# them exactly, and need not learn them from these cells, has a D² of 0.060. By that reckoning, more
+# than half of what a linear function of these features can say is said already. What lies between
+# it and the {term}`noise ceiling` is in no function of the totals that we tried: genes burst, and
+# what makes a molecule of this cell spliced need not show in how many there are.
 #
 # ## Does a head start help?
 #

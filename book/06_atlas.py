@@ -219,7 +219,7 @@ lab.profiles.finding(
 #
 # Lightning calls what feeds a model a {term}`data module`. It takes the place of the AnnData, and
 # the rest is {doc}`chapter 3 <03_training>`: the same model, the same loss, the same history, and
-# in the end the same {term}`refit`, on 20,000 cells that are drawn from the stream.
+# in the end the same {term}`refit`, on at most 20,000 training cells.
 
 # %% tags=["remove-stderr"]
 datamodule = sv.atlas.AtlasDataModule(store, batch_size=256)
@@ -327,7 +327,7 @@ lab.profiles.finding(
 # {term}`orthologues` with captures of their own. The new cells that may be learnt from come from
 # half of the group's samples, the cells that are tested from the other half, all of one protocol.
 # (The ridge and the gene means from elsewhere learn from at most `lab.generalisation.IN_MEMORY`
-# cells, the model from all.)
+# cells, the model from all, its {term}`refit` from at most 20,000.)
 
 # %% mystnb={"image": {"alt": "Three panels of D² over the gene mean from elsewhere, on a simulated corpus: a dataset, a tissue and an organism left out. A dot per group for means, ridge and SplicedVAE from elsewhere, from new cells, and fine-tuned."}, "figure": {"caption": "Datasets, tissues and an organism that training did not see, in the same ways. What the group's own gene mean gains (second grey row) is a shift of whole genes from group to group; compare the orange rows with it. (Simulated corpus.)", "name": "fig-groups"}} tags=["hide-input"]
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.4), sharey=True)
@@ -377,7 +377,8 @@ lab.profiles.finding(
 # the other {term}`profiles <profile>`), each in a process of its own, on the machine that built
 # this page. A straight line through the two smaller sizes predicts the largest, which it has not
 # seen; where it is right, it may be asked about ten million. Memory should not grow with the
-# corpus: that is what the blocks are for. Each size takes whole samples, as few as hold its cells,
+# corpus: that is what the blocks are for. (The refit is left out: beyond 20,000 cells it costs the
+# same for any number.) Each size takes whole samples, as few as hold its cells,
 # since a build takes as long as the files that it reads; a plan that takes little of each takes
 # longer.
 

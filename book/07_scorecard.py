@@ -65,9 +65,10 @@ claims[["definition", "baseline", "null", "ceiling"]]
 # near). For the four directions, where the paper's 0.50 is low, *surpassed* takes the place of
 # *holds*, and *higher than the paper's, but above no more than …* names what it beats.
 # Velo-Predictor's 88 % holds if we reach 85 % without leakage, and *only under* it if with it; the
-# share of genes, if it comes within a hundredth on 8,000 genes. In the rows of velocity, the last
-# column holds what ours would score if its ratios were true, and what one half of the molecules
-# says of the other, which a prediction may surpass (*ours versus half* is its fair counterpart).
+# share of genes, if it comes within a hundredth on 8,000 genes. In our three rows of velocity, the
+# column *ceiling* holds what ours would score if its ratios were true, and what one half of the
+# molecules says of the other, which a prediction may surpass (*ours versus half* is the fair
+# comparison with it).
 #
 # :::{margin} Machine learning
 # **Paired by seed.** A seed decides which cells are held out, and some cells are easier than others
@@ -162,7 +163,8 @@ lab.profiles.finding(
 # say nothing; and what does not hold as stated may hold in a weaker form that is worth having. The
 # open ends of this card, ratios closer to the ceiling, and a {term}`velocity field` that is more than
 # a smooth map, are where a better model would have to show itself. How much room there may be for
-# it, and which ways have been tried, is in {doc}`chapter 3 <03_training>`.
+# it, and which ways have been tried, is in {doc}`chapter 3 <03_training>` for ratios, and for
+# velocities in {doc}`chapter 5 <05_velocity>`.
 #
 # The questions began with molecules, in {doc}`chapter 1 <01_data>`, and that is where to begin with
 # a model of your own: put its predictions into `sv.metrics.ratio_report`, and let it stand beside

@@ -217,7 +217,7 @@ class SplicedVAE(SplicingMixin, SCVI):
         refit_head
             Fit the head's output layer anew in the end, by empirical Bayes, see
             :func:`splicedvae.refit.refit_head`. None does so when a linear head is trained for
-            the first time, with the binomial loss.
+            the first time, with the binomial loss. Each of several processes does so by itself.
 
         Raises
         ------

@@ -173,18 +173,23 @@ def refit_head(
         Which regressions, of ``"latent"`` and ``"components"``; None for both, if the head has
         components.
     n_cells
-        Cells to fit on, at most; they are drawn at random.
+        Cells to fit on, at most; they are drawn at random, in memory from those with both forms,
+        from a data module before the others are left out.
     seed
         Of the draw.
     datamodule
-        Gives the cells, such as :class:`splicedvae.atlas.loader.AtlasDataModule`, to a model that
-        was made without; neither `cells` nor `seed` is then read.
+        Gives the cells to a model that was made without, such as
+        :class:`splicedvae.atlas.loader.AtlasDataModule`: its ``sample_dataloader(n)`` gives the
+        same minibatches each time. `seed` is then not read.
 
     Raises
     ------
     ValueError
-        No cell has both spliced and unspliced counts, or `reads` names something else.
+        There are both `cells` and a datamodule, or neither; no cell has both spliced and unspliced
+        counts; or `reads` names something else.
     """
+    if (cells is None) == (datamodule is None):
+        raise ValueError("Give the positions of cells, or a datamodule that gives cells.")
     if datamodule is None:
         cells = np.asarray(cells)[_known(*counts(model, cells)[1:])]  # others teach nothing
         if len(cells) > n_cells:

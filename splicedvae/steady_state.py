@@ -162,8 +162,8 @@ def draws(
 
     Given whole totals, :math:`s \sim \mathrm{Binomial}(n, q)` and :math:`q \sim
     \mathrm{Beta}\big(p c, (1 - p) c\big)`, with p the share of spliced in the expectations; totals
-    that are not whole are Poisson. Where one layer is whole, it is taken to be counted already, and
-    the other is Poisson.
+    that are not whole are Poisson, unless one layer is whole: then it is taken to be counted
+    already, and the other is Poisson.
 
     Parameters
     ----------

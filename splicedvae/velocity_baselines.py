@@ -71,8 +71,8 @@ def velocity_baselines(
 def halves(adata: AnnData, seed: int = 0) -> tuple[AnnData, AnnData]:
     """Part each cell's spliced and unspliced molecules at random into two cells of half the depth.
 
-    What one half's velocity says of the other's is the ceiling of any predictor that is scored
-    against half the counts; a predictor scored against all of them may do better.
+    What one half's velocity says of the other's is what measuring gives at half the depth. It is no
+    ceiling: a prediction may be less noisy than a measurement.
 
     Parameters
     ----------

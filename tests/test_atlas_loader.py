@@ -320,6 +320,17 @@ def test_the_head_starts_from_training_cells(store):
     assert len(rows) == module.n_train == 920
 
 
+@pytest.mark.parametrize("batch_size", [90, 500, 4000])
+def test_a_sample_is_whole_and_always_the_same(store, batch_size):
+    module = AtlasDataModule(store, batch_size=batch_size, engine="anndata", block=16, preload=2)
+    for n, expected in ((919, range(600, 920)), (920, [920]), (2000, [920])):
+        once = torch.cat([batch["X"] for batch in module.sample_dataloader(n)])
+        module.trainer = SimpleNamespace(global_rank=1, world_size=2)
+        again = torch.cat([batch["X"] for batch in module.sample_dataloader(n)])
+        module.trainer = None
+        assert torch.equal(once, again) and len(once) in expected
+
+
 def test_a_checkpoint_of_another_order_is_refused(store):
     def batches(**settings):
         module = AtlasDataModule(store, **({"batch_size": 64, "block": 16} | settings))

@@ -120,6 +120,7 @@ def test_it_learns_what_a_model_of_the_same_cells_in_memory_learns(path):
 
 def test_it_ends_with_the_refit_that_it_would_have_in_memory(path, tmp_path):
     module = datamodule(path, batch_key="dataset")
+    torch.manual_seed(0)
     model = sv.SplicedVAE(registry=module.registry)
     model.train(2, datamodule=module, **QUIET)
     head = model.module.head
@@ -140,6 +141,9 @@ def test_it_ends_with_the_refit_that_it_would_have_in_memory(path, tmp_path):
     assert torch.equal(model.module.head.output.bias, known)
     refit_head(model, datamodule=module, n_cells=300)  # others: fewer cells
     assert not torch.allclose(model.module.head.output.bias, known, atol=1e-3)
+    for given in ({}, {"cells": np.arange(9), "datamodule": module}):
+        with pytest.raises(ValueError, match="positions of cells, or a datamodule"):
+            refit_head(model, **given)
 
 
 def test_save_and_load(path, tmp_path):

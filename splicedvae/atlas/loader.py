@@ -230,20 +230,21 @@ class AtlasDataModule(LightningDataModule):
         return _Minibatches(self, BlockSampler(rows, **self.sampling, shuffle=False))
 
     def sample_dataloader(self, n: int = 20_000) -> Iterable[dict[str, torch.Tensor]]:
-        """Some training cells, in random blocks: what the model's head starts and is refit from.
+        """Training cells, in random blocks: what the model's head starts and is refit from.
 
         Parameters
         ----------
         n
-            Cells to take, at most, up to whole minibatches.
+            Cells to take, at most; all of them if there are no more.
 
         Returns
         -------
-        Minibatches, the same in every process.
+        Minibatches: the same ones at every call and in every process.
         """
-        size = min(n, self.sampling["batch_size"])
-        sampler = BlockSampler(self.rows["train"], **(self.sampling | {"batch_size": size}))
-        return islice(_Minibatches(self, sampler), n // size)
+        most = -(-n // self.sampling["batch_size"])
+        settings = self.sampling | {"batch_size": n // most}
+        batches = _Minibatches(self, BlockSampler(self.rows["train"], **settings))
+        return batches if self.n_train <= n else islice(batches, most)
 
 
 def _registry(genes: pd.Index, batch_key: str | None, batches: pd.Index) -> dict:
