@@ -496,11 +496,9 @@ lab.profiles.finding(
 #   its distance from what the state of the cell leads one to expect.
 # - *Help from elsewhere*: components averaged over a cell's nearest neighbours; what the counts of
 #   other genes hold beyond the components (of the 40 pairs of genes that stand out most in the
-#   training cells, two do in the test cells, which is what chance gives); components of all genes,
-#   also of the 350 that are hardly seen unspliced (+0.0003 on two splits, and the ridge gains as
-#   little);
-#   boosted trees on top of the regression, gene by gene, which do harm even for the ten genes that
-#   gain most.
+#   training cells, only two do in the test cells); components of all genes, also of the 350 that
+#   are hardly seen unspliced (+0.0003 on two splits, and the ridge gains as little); boosted trees
+#   on top of the regression, gene by gene, which do harm even for the ten genes that gain most.
 # - *A finer likelihood or {term}`prior`*: entries weighted down for {term}`overdispersion`; counts
 #   pooled over a cell's nearest neighbours to learn from, as nearest neighbours predict, which
 #   lowers the cosine of {doc}`chapter 5 <05_velocity>` too; a mean of the prior for each cluster of
