@@ -241,10 +241,11 @@ class AtlasDataModule(LightningDataModule):
         -------
         Minibatches: the same ones at every call and in every process.
         """
-        most = -(-n // self.sampling["batch_size"])
-        settings = self.sampling | {"batch_size": n // most}
-        batches = _Minibatches(self, BlockSampler(self.rows["train"], **settings))
-        return batches if self.n_train <= n else islice(batches, most)
+        # an epoch's minibatches are alike in size: with 20 in a sample, hardly a cell is lost
+        size = max(1, min(n // 20, self.sampling["batch_size"]))
+        sampler = BlockSampler(self.rows["train"], **(self.sampling | {"batch_size": size}))
+        batches = _Minibatches(self, sampler)
+        return batches if self.n_train <= n else islice(batches, n // size)
 
 
 def _registry(genes: pd.Index, batch_key: str | None, batches: pd.Index) -> dict:
