@@ -21,6 +21,11 @@ def clipped(ratio: np.ndarray) -> np.ndarray:
     return np.clip(ratio, EDGE, 1 - EDGE)
 
 
+def log_likelihood(spliced: np.ndarray, unspliced: np.ndarray, ratio: np.ndarray) -> float:
+    """Binomial log-likelihood of counts, without the coefficient, summed over entries."""
+    return float(np.vdot(spliced, np.log(ratio)) + np.vdot(unspliced, np.log1p(-ratio)))
+
+
 def checked_ratio(name: str, ratio: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Ratios (cells, genes), a row (genes,) standing for every cell."""
     ratio = np.asarray(ratio, dtype=np.float64)

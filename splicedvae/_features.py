@@ -42,12 +42,14 @@ class LogPCA:
         How many, at most.
     seed
         Of the decomposition.
+    whiten
+        Scale each component to variance 1 in `train`.
     """
 
-    def __init__(self, train: AnnData, n_components: int, seed: int = 0):
+    def __init__(self, train: AnnData, n_components: int, seed: int = 0, whiten: bool = False):
         self._depth = median_depth(count_layer(train, "total"))
         limit = min(n_components, train.n_vars, train.n_obs)
-        self._pca = PCA(limit, random_state=seed).fit(self._log_normalise(train))
+        self._pca = PCA(limit, whiten=whiten, random_state=seed).fit(self._log_normalise(train))
 
     def _log_normalise(self, adata: AnnData) -> np.ndarray:
         return log_normalised(count_layer(adata, "total"), self._depth)

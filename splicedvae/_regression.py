@@ -13,6 +13,7 @@ START_VARIANCE = 1e-3  # of a slope on a feature of variance 1, before it is est
 INTERCEPT_VARIANCE = 1.0  # of an intercept about the gene's mean logit
 LOADING_PENALTY = 30.0  # on what loadings say of slopes, in genes
 LONGEST_STEP = 2.0  # of a weight in one Newton step
+TOLERANCE = 0.005  # EM ends when no more than this share of the weights' norm still moves
 GENES_AT_ONCE = 512  # bounds memory: a few dense arrays of all cells and so many genes
 
 
@@ -127,7 +128,7 @@ def hierarchical_binomial(
     total: sparse.csc_matrix,
     logit: np.ndarray,
     loadings: np.ndarray,
-    n_iter: int = 15,
+    n_iter: int = 100,
 ) -> np.ndarray:
     r"""Binomial regressions whose slopes have a common prior that is estimated from all genes.
 
@@ -137,7 +138,9 @@ def hierarchical_binomial(
     With Laplace's approximation of each gene's posterior, EM maximises the marginal likelihood in
     :math:`B` and :math:`\Sigma`; the t distribution, a normal with a scale per gene, lets few genes
     follow the state far more than most do. :math:`B l_g` says what a gene's loadings, its
-    covariances in total expression with the features, tell of its slopes.
+    covariances in total expression with the features, tell of its slopes. :math:`\Sigma` is drawn
+    to its own diagonal, as if by as many further genes as there are slopes: where genes are few,
+    which slopes go together is mostly noise.
 
     Parameters
     ----------
@@ -153,7 +156,7 @@ def hierarchical_binomial(
     loadings
         :math:`l_g` (genes, k), to which a 1 is added.
     n_iter
-        Steps of EM.
+        Steps of EM, at most.
 
     Returns
     -------
@@ -168,14 +171,14 @@ def hierarchical_binomial(
     size = loadings.std(0)
     size[size < 1e-6] = 1  # as of a feature that is constant
     known = np.column_stack([np.ones(n_genes), loadings / size])
-    for _ in range(n_iter):
-        precision = np.linalg.inv(covariance).astype(np.float32)
+    for i in range(n_iter):
+        precision, before = np.linalg.inv(covariance).astype(np.float32), weights.copy()
         for genes in np.array_split(np.arange(n_genes), -(-n_genes // GENES_AT_ONCE)):
             s, n, o = spliced[:, genes].toarray(), total[:, genes].toarray(), None
             if own is not None:
                 o = (own[0][:, genes].toarray() - own[1][genes]) / own[2][genes]
             tau = scale[genes, None]
-            for _ in range(2):
+            for _ in range(1 if i else 3):  # later ones start next to the mode
                 w = weights[genes]
                 eta = logit[genes] + design.z @ w[:, : design.z.shape[1]].T
                 eta = eta if o is None else eta + o * w[:, -1]
@@ -186,6 +189,8 @@ def hierarchical_binomial(
                 longest = np.abs(step).max(1, keepdims=True)
                 weights[genes] = w + step * (LONGEST_STEP / np.maximum(longest, LONGEST_STEP))
             posterior[genes] = np.linalg.inv(hessian)
+        if np.linalg.norm(weights - before) < TOLERANCE * np.linalg.norm(weights):
+            break
         # the prior: regression of slopes on loadings, then the spread about it
         right = (known * scale[:, None]).T
         penalty = LOADING_PENALTY * np.eye(known.shape[1])
@@ -195,7 +200,8 @@ def hierarchical_binomial(
         spread = posterior + away[:, :, None] * away[:, None, :]  # (genes, width, width)
         distance = np.einsum("gij,ij->g", spread, precision)
         scale = ((DEGREES + width) / (DEGREES + distance)).astype("f4")
-        covariance = np.einsum("g,gij->ij", scale / n_genes, spread).astype(np.float64)
+        sums = np.einsum("g,gij->ij", scale, spread).astype(np.float64)
+        covariance = (sums + width * np.diag(np.diag(sums)) / n_genes) / (n_genes + width)
         covariance[0], covariance[:, 0] = 0, 0
         covariance[0, 0] = INTERCEPT_VARIANCE
     weights[:, 0] += logit

@@ -17,7 +17,7 @@ from anndata import AnnData
 from scipy.special import logit
 from sklearn.neighbors import NearestNeighbors
 
-from ._entries import clipped, pooled_ratio
+from ._entries import clipped, log_likelihood, pooled_ratio
 from ._features import LogPCA, count_layer
 from ._regression import linear_ratio, ridge_binomial
 from .counts import same_genes
@@ -41,11 +41,6 @@ def __getattr__(name: str):
     from .peers import VeloPredictor  # a room that is only entered
 
     return VeloPredictor
-
-
-def _log_likelihood(spliced: np.ndarray, unspliced: np.ndarray, ratio: np.ndarray) -> float:
-    """Binomial log-likelihood of counts, without the coefficient, summed over entries."""
-    return float(np.vdot(spliced, np.log(ratio)) + np.vdot(unspliced, np.log1p(-ratio)))
 
 
 class _Baseline:
@@ -85,7 +80,7 @@ class _Baseline:
         self.params_: dict = {}
         best = -np.inf
         for params, state, ratio in self._candidates(train, val, spliced, unspliced):
-            score = _log_likelihood(*held_out, clipped(ratio))
+            score = log_likelihood(*held_out, clipped(ratio))
             if score > best:
                 best, self.params_, self._state = score, params, state
         return self
@@ -192,9 +187,10 @@ class _Latent(_Baseline):
 
     seed: int
     _n_components: int
+    _whiten = False
 
     def _fit_features(self, train: AnnData, val: AnnData) -> None:
-        self._features = LogPCA(train, self._n_components, self.seed).transform
+        self._features = LogPCA(train, self._n_components, self.seed, self._whiten).transform
 
 
 class NearestNeighbours(_Latent):
@@ -222,8 +218,7 @@ class NearestNeighbours(_Latent):
         priors: Sequence[float] = (10, 30, 100, 300),
         seed: int = 0,
     ):
-        self.ks, self.priors, self.seed = ks, priors, seed
-        self._n_components = n_pcs
+        self.ks, self.priors, self.seed, self._n_components = ks, priors, seed, n_pcs
 
     def _candidates(self, train, val, spliced, unspliced):
         self._fit_features(train, val)
@@ -260,7 +255,8 @@ class RidgeBinomial(_Latent):
               \mathrm{logit}\, \hat p_{cg} = a_g + x_c \cdot w_g
 
     The number of components and the penalty are tuned on val. A gene seen only spliced or only
-    unspliced in train keeps its gene mean, since its intercept has no finite estimate.
+    unspliced in train keeps its gene mean, since its intercept has no finite estimate. The penalty
+    is on slopes per unit of a component, hence soft where cells differ much.
 
     Parameters
     ----------
@@ -270,15 +266,18 @@ class RidgeBinomial(_Latent):
         Candidate penalties.
     seed
         Seed of the principal components.
+    whiten
+        Scale each component to variance 1 in train, so that the penalty is as hard on all.
     """
 
     def __init__(
         self,
         n_pcs: Sequence[int] = (10, 20, 30, 50),
-        l2: Sequence[float] = (10_000, 3000, 1000, 300, 100),
+        l2: Sequence[float] = (10_000, 3000, 1000, 300, 100, 30),
         seed: int = 0,
+        whiten: bool = False,
     ):
-        self.n_pcs, self.l2, self.seed = n_pcs, l2, seed
+        self.n_pcs, self.l2, self.seed, self._whiten = n_pcs, l2, seed, whiten
         self._n_components = max(n_pcs)
 
     def _candidates(self, train, val, spliced, unspliced):

@@ -112,12 +112,15 @@ def test_nearest_neighbours_by_brute_force(cells):
     np.testing.assert_allclose(model.predict(query), ratio(query, *best), rtol=1e-6)
 
 
-def test_ridge_matches_logistic_regression(cells):
+@pytest.mark.parametrize("whiten", [False, True])
+def test_ridge_matches_logistic_regression(cells, whiten):
     train, val, query = cells
     l2 = 7.0
-    model = baselines.RidgeBinomial(n_pcs=(4,), l2=(l2,)).fit(train, val)
+    model = baselines.RidgeBinomial(n_pcs=(4,), l2=(l2,), whiten=whiten).fit(train, val)
     assert model.params_ == {"n_components": 4, "l2": l2}
     x, x_query = coordinates(train, train, 4), coordinates(train, query, 4)
+    if whiten:
+        x, x_query = x / x.std(0, ddof=1), x_query / x.std(0, ddof=1)
     s, u = dense(train)
     predicted = model.predict(query)
     for gene in range(train.n_vars):

@@ -136,6 +136,33 @@ def test_prior_is_found(genes, monkeypatch):
     assert away[1] < 2 * SPREAD[1]
 
 
+def test_few_cells_are_given_time(genes):
+    """The prior starts narrow, and widens slowly where cells say little: EM must not stop there."""
+    x, own, spliced, total, logit, loadings = genes["data"]
+    few = x[:50], own, spliced[:50], total[:50], logit, loadings
+    error = {
+        n: np.square(hierarchical_binomial(*few, n_iter=n)[:, 1:] - genes["slopes"]).mean()
+        for n in (15, 100, 200)
+    }
+    assert error[15] > 2 * error[200]
+    assert error[100] < 1.1 * error[200]
+
+
+def test_which_slopes_go_together_is_not_read_from_few_genes():
+    """Independent slopes of 12 genes, against a ridge that is told how wide they spread."""
+    rng, squares = np.random.default_rng(5), {"ours": [], "ridge": []}
+    for _ in range(20):
+        x, slopes = rng.normal(size=(N, 8)), 0.5 * rng.normal(size=(12, 8))
+        total = rng.poisson(1, (N, 12)).astype(float)
+        spliced = csc(rng.binomial(total.astype(int), 1 / (1 + np.exp(-(x @ slopes.T)))))
+        logit, loadings = np.zeros(12, np.float32), np.zeros((12, 1))
+        ours = hierarchical_binomial(x, None, spliced, csc(total), logit, loadings)[:, 1:]
+        ridge = ridge_binomial(x, spliced.toarray(), total, 1 / 0.5**2, np.zeros((9, 12)))[1:].T
+        squares["ours"].append(np.square(ours - slopes).mean())
+        squares["ridge"].append(np.square(ridge - slopes).mean())
+    assert np.mean(squares["ours"]) < 1.2 * np.mean(squares["ridge"])
+
+
 def test_slopes_of_the_own_feature():
     """One more slope per gene, of its own feature: it is found where it is, and not elsewhere."""
     rng = np.random.default_rng(2)

@@ -153,13 +153,14 @@ def _fit_baselines(adata, train, val, test, seed: int) -> tuple[dict, dict[str, 
     """The job's rows, and the ratios (test cells, genes) of each baseline."""
     scorer = Scorer(adata, train, test, seed)
     rows, ratios = scorer.ceilings(), {}
-    for model in (
-        baselines.GeneMean(),
-        baselines.GeneByCluster(),
-        baselines.NearestNeighbours(seed=seed),
-        baselines.RidgeBinomial(seed=seed),
+    for ending, model in (
+        ("", baselines.GeneMean()),
+        ("", baselines.GeneByCluster()),
+        ("", baselines.NearestNeighbours(seed=seed)),
+        (", whitened", baselines.RidgeBinomial(seed=seed, whiten=True)),
+        ("", baselines.RidgeBinomial(seed=seed)),
     ):
-        name = type(model).__name__
+        name = f"{type(model).__name__}{ending}"
         ratios[name] = model.fit(adata[train], adata[val]).predict(adata[test])
         rows[name] = scorer.report(ratios[name]) | {"params": model.params_}
     return {"rows": rows}, ratios
