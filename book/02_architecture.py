@@ -460,7 +460,8 @@ for name, latent in (("coupled", z), ("detached", z.detach())):
 #
 # - $\Sigma$, **how strong?** It says how far ratios follow each feature, and which slopes go
 #   together. A feature that says nothing of any gene has its slopes drawn to nothing; one that many
-#   genes follow is trusted in the next gene too.
+#   genes follow is trusted in the next gene too. (Which slopes go together takes many genes to
+#   tell; the fewer there are, the more that part of $\Sigma$ is held back.)
 # - $B\, l_g$, **why to 0?** The loadings $l_g$ are the covariances of the gene's expression with
 #   the features. A gene that is being switched on along some direction rises in it, and has more of
 #   its molecules unspliced. So what its total does hints at what its ratio does, and $B$ is how
@@ -472,7 +473,8 @@ for name, latent in (("coupled", z), ("detached", z.detach())):
 #
 # Slopes and prior depend on each other, so they are found in turns, by the EM algorithm: from the
 # prior, the slopes of each gene and how sure they are; from all slopes, and their uncertainty, the
-# prior. During training there would be no point in it, since $z$ still moves. So it is done once,
+# prior; until little moves. The prior starts narrow and widens as far as the genes call for it, in
+# some twenty turns where cells are many, in a hundred where they are few. During training there would be no point in it, since $z$ still moves. So it is done once,
 # at the end, and `train` does it by itself: encoder, decoder and everything that the head reads
 # stay as they are, and only its output layer is replaced. This is the {term}`refit`.
 #

@@ -317,7 +317,8 @@ def main(argv: list[str] | None = None) -> int:
     folder = root / "_build" / "assignments"
     folder.mkdir(parents=True, exist_ok=True)
     use_this_python(folder)  # not the kernel of a book that is being built
-    os.environ |= {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}  # no screen; two run at a time
+    # no screen; two run at a time, with a thread each
+    os.environ |= {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     faults = []
     print("assignment".ljust(26), *(f"{key:>15}" for key in COUNTED))
     with ProcessPoolExecutor(max_workers=2) as pool:

@@ -19,6 +19,8 @@ SHOWN = {
 }
 PAIRS = [
     ("fits", "SplicedVAE", "RidgeBinomial", "d2"),
+    ("fits", "SplicedVAE", "RidgeBinomial, whitened", "d2"),
+    ("fits", "SplicedVAE", "RidgeBinomial, whitened", "within_gene_r"),
     ("fits", "SplicedVAE", "SplicedVAE, detached head", "d2"),
     ("fits", "SplicedVAE", "SplicedVAE, detached head", "elbo"),
     ("fits", "SplicedVAE", "scVI", "elbo"),
@@ -37,6 +39,10 @@ PAIRS = [
     ("fields", "SplicedVAE", "GeneMean", "accuracy"),
     ("fields", "SplicedVAE", "NearestNeighbours", "accuracy"),
     ("fields", "SplicedVAE", "RidgeBinomial", "accuracy"),
+    *(
+        ("fields", "SplicedVAE", f"{name}{lab.fields.NO_DRAWS}", "accuracy")
+        for name in lab.fields.BASELINES
+    ),
     ("fields", "SplicedVAE", "cluster majority", "accuracy"),
     ("fields", "SplicedVAE", "Velo-Predictor, honest, spliced counts", "accuracy"),
     ("pretraining", "pretrained, 200", "scratch, 200", "d2"),

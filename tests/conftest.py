@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+
+# Before the imports that read them, and for the processes that tests start. Numba's too: scanpy
+# uses it, and it hands its number of threads on to torch. Two test processes with two threads each
+# on two cores spend most of their time waiting for each other.
+os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
 import splicedvae as sv
-
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch
 
 import splicedvae as sv
 import splicedvae_book
@@ -242,3 +243,9 @@ def test_smoke_finds_nothing(monkeypatch):
     profiles.finding("D² is 0.03", "standard")
     assert "not measured in this profile" in shown[0] and "0.03" not in shown[0]
     assert "D² is 0.03" in shown[1]
+
+
+def test_one_thread_is_left_after_scanpy_has_run(tiny):
+    """Numba hands its threads on to torch; conftest sees to it that they are not more than one."""
+    profiles.prepared(tiny, "tiny", 0)
+    assert torch.get_num_threads() == 1
