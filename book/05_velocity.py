@@ -268,8 +268,8 @@ lab.profiles.finding(
 # The baselines are given all that `sv.velocity.fit` has, the draws included: every row differs
 # from the next in its ratios alone. That is the right question about *ratios*. Somebody who has a
 # baseline and scVelo, and not this package, has another: their slopes come from expectations. So
-# here are the same ratios as they would use them, beside SplicedVAE with its draws, in both of the
-# scores that do not depend on the length of an arrow.
+# here are the same ratios as they would use them (*alone*), and what SplicedVAE with its draws has
+# more.
 
 # %%
 plain = {f"{name}{lab.fields.NO_DRAWS}": rows[name] for name in lab.fields.BASELINES}
