@@ -256,8 +256,9 @@ lab.profiles.finding(
 # `ScviLatentRidge` the same on the latent of plain scVI. *Whitened*, its components all have
 # variance 1, as features have after the usual standardisation, and the penalty is as hard on all;
 # left in their own units, the large ones, in which cells differ most, get off lightly, and that is
-# a better {term}`prior`. We take the stronger of the two for *the* ridge from here on. The two {term}`ceilings <noise ceiling>`,
-# from {doc}`chapter 1 <01_data>`, are what the true ratios themselves would score.
+# a better {term}`prior`. We take the stronger of the two for *the* ridge from here on. The two
+# {term}`ceilings <noise ceiling>`, from {doc}`chapter 1 <01_data>`, are what the true ratios
+# themselves would score.
 
 # %%
 columns = {
@@ -494,8 +495,8 @@ lab.profiles.finding(
 #
 # The parts above are what is left of a longer list. While the model was built, the following was
 # tried too, on the real cells, on one to four splits. None of it paid enough in D² to be worth its
-# price, and none of it is in the package. (This section reports that work. Its figures are fixed: they are not computed anew in
-# this build, nor do they change with the cells at hand.)
+# price, and none of it is in the package. (This section reports that work. Its figures are fixed:
+# they are not computed anew in this build, nor do they change with the cells at hand.)
 #
 # - *A head that bends*: squares, products and radial functions of the components.
 # - *More of the same*: 50 or 100 components instead of 30; components of Pearson residuals instead
