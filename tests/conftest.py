@@ -13,7 +13,15 @@ import pytest
 # on two cores spend most of their time waiting for each other.
 os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 
+import torch
+
 import splicedvae as sv
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Also after a test whose job, alone on the machine, took all cores."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

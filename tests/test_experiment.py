@@ -246,6 +246,6 @@ def test_smoke_finds_nothing(monkeypatch):
 
 
 def test_one_thread_is_left_after_scanpy_has_run(tiny):
-    """Numba hands its threads on to torch; conftest sees to it that they are not more than one."""
+    """Numba hands its number of threads on to torch; conftest sees to it that it has one."""
     profiles.prepared(tiny, "tiny", 0)
     assert torch.get_num_threads() == 1
