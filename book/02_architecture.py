@@ -474,9 +474,10 @@ for name, latent in (("coupled", z), ("detached", z.detach())):
 # Slopes and prior depend on each other, so they are found in turns, by the EM algorithm: from the
 # prior, the slopes of each gene and how sure they are; from all slopes, and their uncertainty, the
 # prior; until little moves. The prior starts narrow and widens as far as the genes call for it, in
-# some twenty turns where cells are many, in a hundred where they are few. During training there would be no point in it, since $z$ still moves. So it is done once,
-# at the end, and `train` does it by itself: encoder, decoder and everything that the head reads
-# stay as they are, and only its output layer is replaced. This is the {term}`refit`.
+# some twenty turns where cells are many, in a hundred where they are few. During training there
+# would be no point in it, since $z$ still moves. So it is done once, at the end, and `train` does
+# it by itself: encoder, decoder and everything that the head reads stay as they are, and only its
+# output layer is replaced. This is the {term}`refit`.
 #
 # It is done twice, once with the latent for features and once with the components, and the head's
 # logit is the mean of the two. Why not once, with both side by side? The encoder has been trained on

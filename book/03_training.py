@@ -547,11 +547,12 @@ lab.profiles.finding(
 # SplicedVAE, with its defaults as they were then, had 0.020, and its slopes were half of what they
 # should have been. The EM algorithm of the refit was stopped after 15 turns, enough for 2,000 cells
 # but not for 60, where it had only begun to widen its prior. Since it goes on until the prior has
-# settled, SplicedVAE has 0.025 there: 0.004 above the ridge, interval 0.001 to 0.007. (It is a little
-# too good: the interval takes the splits for independent, and the flaw was mended with these cells
-# in view.) With 100 cells of the pancreas its D² went from 0.008 to 0.015, with 300 from 0.021 to
-# 0.025 (refit alone, two splits), and with all of them it stayed what it was. A default that is
-# right for the data at hand may be wrong for the next.
+# settled, SplicedVAE has 0.025 there: 0.004 above the ridge, interval 0.001 to 0.007. (It is a
+# little too good: the interval takes the splits for independent, and the flaw was mended with these
+# cells in view. `python tests/benchmarks/tissue.py` on scVelo's file computes these figures, but
+# for the old 0.020.) With 100 cells of the pancreas its D² went from 0.008 to 0.015, with 300 from
+# 0.021 to 0.025 (refit alone, two splits), and with all of them it stayed what it was. A default
+# that is right for the data at hand may be wrong for the next.
 #
 # ## Does a head start help?
 #

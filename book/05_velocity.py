@@ -274,33 +274,27 @@ lab.profiles.finding(
 # %%
 plain = {f"{name}{lab.fields.NO_DRAWS}": rows[name] for name in lab.fields.BASELINES}
 plain["velocity transfer"] = rows["velocity transfer"]
-pd.DataFrame(
-    {
-        f"{score}, {label}": {
-            title: scores.loc[name, score].mean()
-            if label == "alone"
-            else lab.experiment.told(scores, "SplicedVAE", name, score)
-            for name, title in plain.items()
-        }
-        for score in ("cosine", "accuracy")
-        for label in ("alone", "SplicedVAE less it")
+beside = {}
+for score in ("cosine", "accuracy"):
+    means = scores[score].groupby("model").mean()
+    beside[f"{score}, alone"] = means[list(plain)].round(3)
+    beside[f"{score}, SplicedVAE less it"] = {
+        name: lab.experiment.told(scores, "SplicedVAE", name, score) for name in plain
     }
-).round(3)
-
+pd.DataFrame(beside).loc[list(plain)].rename(index=plain)
 
 # %% tags=["hide-input"]
-def behind(names: list[str], score: str) -> list[str]:
-    """Of these fields, those that SplicedVAE is ahead of, with an interval above 0."""
-    return [n for n in names if lab.experiment.difference(scores, "SplicedVAE", n, score)[1] > 0]
-
-
 told = []
 for score in ("cosine", "accuracy"):
-    left = [n for n in lab.fields.BASELINES if n not in behind(lab.fields.BASELINES, score)]
-    names = [rows[n].removeprefix("ratios: ") for n in left]
+    ahead = {
+        name
+        for name in (*plain, *lab.fields.BASELINES)
+        if lab.experiment.difference(scores, "SplicedVAE", name, score)[1] > 0
+    }
+    level = [rows[n].removeprefix("ratios: ") for n in lab.fields.BASELINES if n not in ahead]
     told.append(
-        f"in {score}, SplicedVAE is ahead of {len(behind(plain, score))} of these {len(plain)}; given "
-        f"its draws, not behind it: {', '.join(names) or 'none'}"
+        f"in {score}, SplicedVAE is ahead of {len(ahead & set(plain))} of these {len(plain)}; given "
+        f"its draws, not behind it: {', '.join(level) or 'none'}"
     )
 lab.profiles.finding(
     "; ".join(told) + " (ahead: the interval of the difference is above 0).", profile

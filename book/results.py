@@ -29,7 +29,7 @@ PAIRS = [
     ("fields", "SplicedVAE", "velocity transfer", "cosine"),
     ("fields", "SplicedVAE", "NearestNeighbours", "cosine"),
     ("fields", "SplicedVAE", "RidgeBinomial", "cosine"),
-    ("fields", "SplicedVAE", "NearestNeighbours, no draws", "cosine"),
+    ("fields", "SplicedVAE", f"NearestNeighbours{lab.fields.NO_DRAWS}", "cosine"),
     ("fields", "SplicedVAE", "SplicedVAE, binomial draws", "cosine"),
     ("fields", "SplicedVAE", f"SplicedVAE{lab.fields.IF_TRUE}", "cosine"),
     ("fields", "SplicedVAE, other half", "GeneMean, other half", "cosine"),

@@ -23,7 +23,7 @@ def clipped(ratio: np.ndarray) -> np.ndarray:
 
 def log_likelihood(spliced: np.ndarray, unspliced: np.ndarray, ratio: np.ndarray) -> float:
     """Binomial log-likelihood of counts, without the coefficient, summed over entries."""
-    return float(np.vdot(spliced, np.log(ratio)) + np.vdot(unspliced, np.log1p(-ratio)))
+    return float((xlogy(spliced, ratio) + xlog1py(unspliced, -ratio)).sum())
 
 
 def checked_ratio(name: str, ratio: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -163,6 +163,6 @@ def within_gene_scores(entries: Entries, p: np.ndarray, genes: np.ndarray) -> di
 def deviance_explained(entries: Entries, p: np.ndarray, mean: np.ndarray) -> float:
     """D2 = 1 - (l_sat - l_model) / (l_sat - l_mean), binomial; NaN where nothing is to explain."""
     saturated, model, null = (
-        float((xlogy(entries.s, x) + xlog1py(entries.u, -x)).sum()) for x in (entries.r, p, mean)
+        log_likelihood(entries.s, entries.u, ratio) for ratio in (entries.r, p, mean)
     )
     return 1 - (saturated - model) / (saturated - null) if saturated > null else float("nan")

@@ -72,8 +72,8 @@ def test_later_stages_find_ratios_and_checkpoints_by_name(tiny, tmp_path):
     adata, (train, val, test) = profiles.prepared(tiny, "tiny", 0)
     s, u = (adata.layers[layer][test] for layer in ("spliced", "unspliced"))
     mean = sv.baselines.GeneMean().fit(adata[train], adata[val]).mean_
-    given = ["GeneMean", "GeneByCluster", "NearestNeighbours", "RidgeBinomial"]
-    given.append("RidgeBinomial, whitened")
+    ridges = ("RidgeBinomial", "RidgeBinomial, whitened")
+    given = ("GeneMean", "GeneByCluster", "NearestNeighbours", *ridges)
     sources = dict.fromkeys(given, fits.BASELINES) | {"ScviLatentRidge": "scVI"}
     sources |= dict.fromkeys(fits.VARIANTS["SplicedVAE"], "SplicedVAE")
     for name, job in sources.items():

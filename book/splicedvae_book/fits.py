@@ -153,14 +153,14 @@ def _fit_baselines(adata, train, val, test, seed: int) -> tuple[dict, dict[str, 
     """The job's rows, and the ratios (test cells, genes) of each baseline."""
     scorer = Scorer(adata, train, test, seed)
     rows, ratios = scorer.ceilings(), {}
-    for ending, model in (
-        ("", baselines.GeneMean()),
-        ("", baselines.GeneByCluster()),
-        ("", baselines.NearestNeighbours(seed=seed)),
-        (", whitened", baselines.RidgeBinomial(seed=seed, whiten=True)),
-        ("", baselines.RidgeBinomial(seed=seed)),
-    ):
-        name = f"{type(model).__name__}{ending}"
+    models = {
+        "GeneMean": baselines.GeneMean(),
+        "GeneByCluster": baselines.GeneByCluster(),
+        "NearestNeighbours": baselines.NearestNeighbours(seed=seed),
+        "RidgeBinomial": baselines.RidgeBinomial(seed=seed),
+        "RidgeBinomial, whitened": baselines.RidgeBinomial(seed=seed, whiten=True),
+    }
+    for name, model in models.items():
         ratios[name] = model.fit(adata[train], adata[val]).predict(adata[test])
         rows[name] = scorer.report(ratios[name]) | {"params": model.params_}
     return {"rows": rows}, ratios
