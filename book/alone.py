@@ -145,6 +145,8 @@ def run_all(names: list[str], profile: str, out: Path, here: bool, jobs: int) ->
     """Run chapters alone and check what they leave; raise BuildError if one did not stay alone."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of many processes compiles anew
     os.environ |= serve(out / "repository")
+    if jobs > 1:  # chapters that run at a time share the cores
+        os.environ["LOKY_MAX_CPU_COUNT"] = str(max(1, (os.cpu_count() or 1) // jobs))
     base = None if here else colab_environment(out)
     python = base / "bin" / "python" if base else Path(sys.executable)
     before, start = packages(python), time.perf_counter()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,18 @@ import pytest
 
 # Before the imports that read them, and for the processes that tests start. Numba's too: scanpy
 # uses it, and it hands its number of threads on to torch. Two test processes with two threads each
-# on two cores spend most of their time waiting for each other.
+# on two cores spend most of their time waiting for each other. For the same reason the jobs of the
+# book's stages run one after another here, unless a test asks for more.
 os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
+os.environ["LOKY_MAX_CPU_COUNT"] = "1"
 
 import torch
 
 import splicedvae as sv
+
+# A shell that runs tests in the background has its processes ignore Ctrl-C; what tests start, and
+# stop in that way, must not inherit this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

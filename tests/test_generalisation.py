@@ -12,7 +12,7 @@ from splicedvae_book import corpus, generalisation, profiles
 def tiny(monkeypatch):
     """A short profile."""
     monkeypatch.setitem(profiles.PROFILES, "tiny", profiles.Profile(None, 60, 3, (0,)))
-    setting = {"groups": 1, "cells": 1500, "genes": 80, "epochs": 2, "tuned": 60}
+    setting = {"groups": 1, "cells": 1500, "genes": 80, "epochs": 2, "tuned": 60, "updates": 60}
     monkeypatch.setitem(generalisation.SETTINGS, "tiny", setting)
     return sv.data.simulate(n_obs=500, n_vars=100)
 
@@ -53,9 +53,9 @@ def test_left_out_cells_are_in_no_training(tiny, monkeypatch):
     seen = {}
     compare = generalisation.compare
 
-    def spy(adata, model, parts, seed):
+    def spy(adata, model, parts, seed, updates):
         seen.update(adata=adata, parts=parts, learnt=model.train_indices.copy())
-        return compare(adata, model, parts, seed)
+        return compare(adata, model, parts, seed, updates)
 
     prepare = sv.data.prepare
 
@@ -91,7 +91,7 @@ def test_left_out_cells_are_in_no_training(tiny, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["dataset", "tissue", "organism"])
 def test_a_corpus_is_divided_by_what_is_left_out(tiny, name, monkeypatch):
-    def check(adata, model, parts, seed):
+    def check(adata, model, parts, seed, updates):
         train, val, new, test = (adata.obs.iloc[part] for part in parts)
         group = set(test[name])
         assert len(group) == 1 and set(new[name]) == group
@@ -122,6 +122,5 @@ def test_a_training_on_the_new_kind_has_its_number_of_updates(tiny, monkeypatch)
     model = sv.SplicedVAE(own)
     model.train(1, split=parts[:2], enable_progress_bar=False)
     monkeypatch.setattr(sv.SplicedVAE, "train", spy)
-    monkeypatch.setattr(generalisation, "UPDATES", 7)
-    generalisation.compare(own, model, parts, 0)
+    generalisation.compare(own, model, parts, 0, updates=7)
     assert steps == [8, 8]  # 140 cells are two minibatches

@@ -45,7 +45,7 @@ if __name__ == "__main__":
     Path(f"ready{os.getpid()}").touch()
     while len(list(Path().glob("ready*"))) < int(n_together):
         time.sleep(0.001)
-    search.run(adata, split[:2], space, n_trials=4, max_epochs=150, storage=url,
+    search.run(adata, split[:2], space, n_trials=4, max_epochs=60, storage=url,
                n_workers=int(n_workers), progress=False)
 """
 
@@ -218,7 +218,7 @@ def test_worker_that_slept_goes_on_with_another_trial(url, program):
 def test_command_is_interrupted_and_goes_on(sign, n_workers, url, start, tmp_path):
     sv.data.simulate(n_obs=300, n_vars=60).write_h5ad(tmp_path / "cells.h5ad")
     command = ["-m", "splicedvae.search", "--data", "cells.h5ad", "--storage", url]
-    command += ["--trials", N_TRIALS, "--epochs", 150, "--workers", n_workers]
+    command += ["--trials", N_TRIALS, "--epochs", 60, "--workers", n_workers]
     process = start(*command)
     working = (lambda: workers_of(process)) if n_workers > 1 else (lambda: [process.pid])
     stopped = stopped_in_mid_trial(url, working, n_workers, after=1)

@@ -125,7 +125,7 @@ def run(
 def _work(stage: str, adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> None:
     """Do one job and write it down, the JSON file last, so that it vouches for the others."""
     module = import_module(stage)
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // _n_jobs(module)))
+    torch.set_num_threads(max(1, joblib.cpu_count() // _n_jobs(module)))
     quiet()
     logging.getLogger("splicedvae").setLevel(logging.WARNING)  # a worker would repeat each note
     start = time.perf_counter()

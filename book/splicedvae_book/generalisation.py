@@ -39,14 +39,27 @@ SOURCES = {
     "splicedvae_book": ("corpus", "fits", "generalisation", "profiles", "scorer"),
 }
 #: ``groups``: how many are left out in turn; ``cells`` and ``genes`` of the simulated corpus;
-#: ``epochs`` of a training on it; ``tuned``: cells of the new kind that a model may learn from.
+#: ``epochs`` of a training on it; ``tuned``: cells of the new kind that a model may learn from, in
+#: so many ``updates`` of the weights, whatever came before.
 SETTINGS = {
-    "smoke": {"groups": 1, "cells": 1500, "genes": 100, "epochs": 3, "tuned": 100},
-    "standard": {"groups": 4, "cells": 10_000, "genes": 300, "epochs": 12, "tuned": 300},
-    "full": {"groups": 5, "cells": 40_000, "genes": 500, "epochs": 20, "tuned": 300},
+    "smoke": {"groups": 1, "cells": 1500, "genes": 100, "epochs": 3, "tuned": 100, "updates": 60},
+    "standard": {
+        "groups": 4,
+        "cells": 10_000,
+        "genes": 300,
+        "epochs": 12,
+        "tuned": 300,
+        "updates": 300,
+    },
+    "full": {
+        "groups": 5,
+        "cells": 40_000,
+        "genes": 500,
+        "epochs": 20,
+        "tuned": 300,
+        "updates": 300,
+    },
 }
-#: Updates of the weights in a training on the new kind, whatever came before it.
-UPDATES = 300
 BATCH = 128  # cells in a minibatch, of every training here
 NAMES = ("cell type", "dataset", "tissue", "organism")
 #: Cells of the corpus, at most, that the baselines learn from: a ridge wants them in memory.
@@ -84,23 +97,23 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
 
 def _cell_types(adata: AnnData, profile: str, seed: int, name: str):
     """Yield each large cluster of the pancreas and the scores of its cells."""
-    epochs, tuned = PROFILES[profile].max_epochs, SETTINGS[profile]["tuned"]
+    epochs, setting = PROFILES[profile].max_epochs, SETTINGS[profile]
     clusters, parts = adata.obs["clusters"].to_numpy(), data.split(adata, seed=seed)
-    for group in adata.obs["clusters"].value_counts().index[: SETTINGS[profile]["groups"]]:
+    for group in adata.obs["clusters"].value_counts().index[: setting["groups"]]:
         there = clusters == group
         train, val = (part[~there[part]] for part in parts[:2])
         own = data.prepare(adata, n_top_genes=PROFILES[profile].n_top_genes, fit_on=train)
         new = np.random.default_rng(seed).permutation(np.flatnonzero(there))
-        new, test = np.split(new, [min(tuned, len(new) // 2)])
+        new, test = np.split(new, [min(setting["tuned"], len(new) // 2)])
         scvi.settings.seed = seed
         SplicedVAE.setup_anndata(own)
         model = SplicedVAE(own)
         model.train(epochs, split=(train, val), enable_progress_bar=False)
-        yield group, compare(own, model, (train, val, new, test), seed)
+        yield group, compare(own, model, (train, val, new, test), seed, setting["updates"])
 
 
 def compare(
-    adata: AnnData, model: SplicedVAE, parts: tuple[np.ndarray, ...], seed: int
+    adata: AnnData, model: SplicedVAE, parts: tuple[np.ndarray, ...], seed: int, updates: int
 ) -> dict[str, dict[str, float]]:
     """Score what is known of new cells from elsewhere, from some of their own, and from both.
 
@@ -116,6 +129,8 @@ def compare(
         cells of the new kind.
     seed
         Of weights, minibatches and randomised scores.
+    updates
+        Of the weights, in each training here.
 
     Returns
     -------
@@ -139,7 +154,7 @@ def compare(
     args = {"indices": test, "return_numpy": True}
     ratios["SplicedVAE, elsewhere"] = model.get_splicing_ratio(**args)
     scvi.settings.seed = seed
-    epochs = -(-UPDATES // -(-len(tune) // BATCH))
+    epochs = -(-updates // -(-len(tune) // BATCH))
     for title, learner in (("fine-tuned", model), ("there", SplicedVAE(adata))):
         learner.train(epochs, split=(tune, check), batch_size=BATCH, enable_progress_bar=False)
         ratios[f"SplicedVAE, {title}"] = learner.get_splicing_ratio(**args)
@@ -194,7 +209,7 @@ def _left_out(store: atlas.Store, folder: Path, setting: dict, seed: int, by: st
     SplicedVAE.setup_anndata(own)
     model.save(str(folder / "model"), overwrite=True)
     model = SplicedVAE.load(str(folder / "model"), own)
-    return compare(own, model, positions, seed)
+    return compare(own, model, positions, seed, setting["updates"])
 
 
 def in_memory(store: atlas.Store, rows: np.ndarray) -> AnnData:
