@@ -571,8 +571,9 @@ lab.profiles.finding(
 # count says of its noise. Without own counts SplicedVAE still has 0.028.
 #
 # (Means over random splits of 60 / 10 / 30 %. The 95 % intervals take the splits for independent,
-# but they share cells, so they are too narrow. `python tests/benchmarks/elsewhere.py` computes the table;
-# as in the section above, its figures are fixed.)
+# but they share cells, so they are too narrow. `python tests/benchmarks/elsewhere.py` computes the
+# table, its first row if given scVelo's file and `--splits 60`; as in the section above, its
+# figures are fixed.)
 #
 # ## Does a head start help?
 #

@@ -12,7 +12,8 @@ import pytest
 # Before the imports that read them, and for the processes that tests start. Numba's too: scanpy
 # uses it, and it hands its number of threads on to torch. Two test processes with two threads each
 # on two cores spend most of their time waiting for each other. For the same reason the jobs of the
-# book's stages run one after another here, unless a test asks for more.
+# book's stages run one after another, and in the test's own process, which alone knows the profiles
+# that it adds.
 os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 os.environ["LOKY_MAX_CPU_COUNT"] = "1"
 

@@ -29,7 +29,6 @@ def tiny(monkeypatch):
     """A profile of its own, and simulated cells in which every cell type can be split."""
     profile = profiles.Profile(None, 40, 2, (0,))
     monkeypatch.setitem(profiles.PROFILES, "tiny", profile)
-    monkeypatch.setattr(experiment, "_n_jobs", lambda _: 1)  # the patched profile is this process's
     return sv.data.simulate(n_obs=300, n_vars=100)
 
 

@@ -32,7 +32,6 @@ def bench(tmp_path_factory):
         del cells.layers[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(profiles.PROFILES, "tiny", profiles.Profile(400, 90, 4, (0,)))
-        patch.setattr(experiment, "_n_jobs", lambda _: 1)  # the profile is this process's
         folder = tmp_path_factory.mktemp("results")
         experiment.run(fits, cells, "tiny", folder, ["SplicedVAE"])
         jobs = {job["name"]: job for job in experiment.run(queries, cells, "tiny", folder)}

@@ -99,7 +99,6 @@ def test_verdicts_follow_the_scores():
 
 def test_targets_are_what_their_names_say(tmp_path, monkeypatch):
     monkeypatch.setitem(profiles.PROFILES, "tiny", profiles.Profile(None, 60, 2, (0,)))
-    monkeypatch.setattr(experiment, "_n_jobs", lambda _: 1)  # the patched profile is this process's
     cells = sv.data.simulate(n_obs=300, n_vars=80, seed=2)
     experiment.run(fits, cells, "tiny", tmp_path, names=[fits.BASELINES, "SplicedVAE"])
     frame = scorecard.targets(cells, "tiny", 0, tmp_path)

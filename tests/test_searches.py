@@ -12,7 +12,6 @@ def tiny(monkeypatch):
     """A profile of two seeds and a search of three trials, on simulated cells."""
     monkeypatch.setitem(profiles.PROFILES, "tiny", profiles.Profile(None, 40, 2, (0, 1)))
     monkeypatch.setitem(searches.SETTINGS, "tiny", {"n_trials": 3, "max_epochs": 2})
-    monkeypatch.setattr(experiment, "_n_jobs", lambda _: 1)  # the patched profile is this process's
     return sv.data.simulate(n_obs=300, n_vars=100)
 
 
