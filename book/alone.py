@@ -1,11 +1,12 @@
 """Run chapters alone, as on Colab: fresh environment, empty folder, set-up cell and all.
 
-    python book/alone.py [CHAPTER ...] [--profile smoke] [--record] [--here]
+    python book/alone.py [CHAPTER ...] [--runtime FILE] [--profile smoke] [--record] [--here]
 
-The environment holds what Colab's runtime holds (.ci/colab.txt), and google.colab as a stub. The
-set-up cells run as they are; git finds this tree's package under the address that they name. With
---here, in Colab or in its image, this interpreter's environment is used as it is. --record writes
-the seconds into book/run_times.json, which the notebooks show (`make notebooks`).
+The environment holds what the runtime's file lists (.ci/colab.txt if no other is named), with the
+Python that it names, and google.colab as a stub. Each set-up cell runs as it is in a fresh copy of
+that environment; git finds this tree's package under the address that the cell names. With --here,
+in Colab or in its image, this interpreter's environment is used as it is. --record writes the
+seconds into book/run_times.json, which the notebooks show (`make notebooks`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -26,11 +27,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
-from packaging.utils import canonicalize_name
 
 from build import CELL_TIMEOUT, BuildError, chapters, execute
-from colab import EXTRAS, REPOSITORY, ROOT, RUN_TIMES, TAG, TAGGED
+from colab import REPOSITORY, ROOT, RUN_TIMES, TAG
 
+RUNTIME = ROOT / ".ci" / "colab.txt"
 PACKAGE = ("pyproject.toml", "README.md", "LICENSE", "splicedvae", "book/splicedvae_book")
 # Tells what a process of the environment opens to write, outside its own places.
 WATCH = """\
@@ -64,9 +65,9 @@ def serve(folder: Path) -> dict[str, str]:
     }
 
 
-def pip(python: Path, *arguments: object) -> str:
-    """Run pip and return what it printed."""
-    command = [str(python), "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
+def output(python: str | Path, *arguments: object) -> str:
+    """Run Python with these arguments and return what it printed."""
+    command = [str(python), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise BuildError(f"{' '.join(command)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
@@ -75,27 +76,70 @@ def pip(python: Path, *arguments: object) -> str:
 
 def packages(python: Path) -> dict[str, str]:
     """Return the version of each package of an environment."""
-    listed = json.loads(pip(python, "list", "--format=json"))
-    return {package["name"]: package["version"] for package in listed}
+    listed = output(python, "-m", "pip", "--disable-pip-version-check", "list", "--format=json")
+    return {package["name"]: package["version"] for package in json.loads(listed)}
 
 
-def colab_environment(folder: Path) -> Path:
+def interpreter(runtime: Path) -> str:
+    """Return a Python of the version that a runtime's file names: from PATH, or from pyenv."""
+    version = re.search(r"^#: python (\S+)$", runtime.read_text(), re.MULTILINE)[1]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    for python in (f"python{version}", *pyenv.glob(f"{version}.*/bin/python")):
+        try:  # pyenv's shims are there for each version, but fail for one that is not chosen
+            if output(python, "--version").startswith(f"Python {version}."):
+                return str(python)
+        except (BuildError, OSError):
+            continue
+    raise BuildError(
+        f"{runtime.name} needs Python {version}: install it, with python{version} on PATH or by "
+        f"`pyenv install {version}`"
+    )
+
+
+def colab_environment(folder: Path, runtime: Path) -> Path:
     """Make an environment as Colab's, and return its folder."""
-    colab = ROOT / ".ci" / "colab.txt"
-    held = {line.partition("==")[0] for line in colab.read_text().splitlines() if "==" in line}
-    tested = (ROOT / "constraints.txt").read_text().splitlines()
-    kept = [line for line in tested if canonicalize_name(line.partition("==")[0]) not in held]
-    (folder / "constraints.txt").write_text("\n".join(kept))  # what Colab's own set leaves open
-    os.environ["PIP_CONSTRAINT"] = str(folder / "constraints.txt")
-    subprocess.run([sys.executable, "-m", "venv", folder / "colab"], check=True)
+    output(interpreter(runtime), "-m", "venv", folder / "colab")
     python = folder / "colab" / "bin" / "python"
-    pip(python, "install", "--quiet", "--no-compile", "--requirement", colab)
+    install = ("-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile")
+    output(python, *install, "--requirement", runtime)
     (site,) = (folder / "colab").glob("lib/*/site-packages")
     (site / "google" / "colab").mkdir(parents=True)
     (site / "google" / "colab" / "__init__.py").touch()
     (site / "watch.py").write_text(WATCH)
     (site / "watch.pth").write_text("import watch\n")  # runs at every start
     return folder / "colab"
+
+
+def copy(environment: Path, target: Path) -> Path:
+    """Copy an environment and return the copy's Python."""
+    # hard links: seconds and no space; pip replaces files and does not write into them
+    shutil.copytree(environment, target, symlinks=True, copy_function=os.link)
+    return target / "bin" / "python"
+
+
+def setup_cell(name: str) -> str:
+    """Return the set-up cell of a chapter's notebook, the first cell that is code."""
+    notebook = nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4)
+    return next(cell.source for cell in notebook.cells if cell.cell_type == "code")
+
+
+def lacking(python: Path) -> set[str]:
+    """Return pip's words for each package that an installed one asks for and that is not there."""
+    check = subprocess.run([python, "-m", "pip", "check"], capture_output=True, text=True)
+    return {line for line in check.stdout.splitlines() if line.endswith("which is not installed.")}
+
+
+def set_up(cell: str, python: Path, before: dict[str, str]) -> float:
+    """Run a set-up cell in an environment, check what it leaves, and return the seconds."""
+    lacked, start = lacking(python), time.perf_counter()
+    said = output(python, "-c", f"import google.colab\n{cell}")
+    seconds = round(time.perf_counter() - start, 1)
+    print(f"set-up, {seconds:.0f} s: {said}", flush=True)
+    unchanged("the set-up cell", before, packages(python))
+    if new := lacking(python) - lacked:
+        raise BuildError(f"the set-up cell leaves packages out: {' '.join(sorted(new))}")
+    output(python, "-c", "import splicedvae_book")  # bytecode that the chapters share
+    return seconds
 
 
 def kernel(folder: Path, python: Path) -> None:
@@ -118,9 +162,7 @@ def run_alone(name: str, profile: str, out: Path, base: Path | None) -> dict:
     for variable in ("SPLICEDVAE_DATA", "MPLBACKEND"):  # a reader on Colab has neither
         os.environ.pop(variable, None)
     if base:
-        # hard links: seconds and no space; pip replaces files and does not write into them
-        shutil.copytree(base, work / "env", symlinks=True, copy_function=os.link)
-        python = work / "env" / "bin" / "python"
+        python = copy(base, work / "env")
         places = {"HOME": work / "home", "TMPDIR": work / "tmp", "XDG_CACHE_HOME": out / "cache"}
         for variable, place in places.items():
             place.mkdir(exist_ok=True)
@@ -134,6 +176,7 @@ def run_alone(name: str, profile: str, out: Path, base: Path | None) -> dict:
     spent = resource.getrusage(resource.RUSAGE_CHILDREN)
     run["cpu_seconds"] = round(spent.ru_utime + spent.ru_stime, 1)
     run["packages"] = packages(python)
+    run["python"] = output(python, "--version").split()[1]
     outside = work / "outside.txt"
     run["outside"] = sorted(set(outside.read_text().split())) if outside.exists() else []
     shutil.rmtree(work / "env", ignore_errors=True)
@@ -141,46 +184,54 @@ def run_alone(name: str, profile: str, out: Path, base: Path | None) -> dict:
     return run
 
 
-def run_all(names: list[str], profile: str, out: Path, here: bool, jobs: int) -> list[dict]:
-    """Run chapters alone and check what they leave; raise BuildError if one did not stay alone."""
+def run_all(names: list[str], profile: str, out: Path, jobs: int, runtime: Path | None) -> list:
+    """Run chapters alone and check what they leave; raise BuildError if one did not stay alone.
+
+    Without a runtime's file, in the environment that is here.
+    """
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each of many processes compiles anew
     os.environ |= serve(out / "repository")
     if jobs > 1:  # chapters that run at a time share the cores
         os.environ["LOKY_MAX_CPU_COUNT"] = str(max(1, (os.cpu_count() or 1) // jobs))
-    base = None if here else colab_environment(out)
-    python = base / "bin" / "python" if base else Path(sys.executable)
-    before, start = packages(python), time.perf_counter()
-    pip(python, "install", "--quiet", f"splicedvae[{','.join(EXTRAS)}] @ {TAGGED}")
-    setup_seconds = round(time.perf_counter() - start, 1)
-    print(f"set-up: {setup_seconds:.0f} s", flush=True)
-    # bytecode that the copies share
-    subprocess.run([python, "-c", "import splicedvae_book"], check=True)
-    given = [(name, profile, out, base) for name in names]
+    base = colab_environment(out, runtime) if runtime else None
+    before = packages(base / "bin" / "python" if base else Path(sys.executable))
+    # Each set-up cell that differs runs first in a runtime that has nothing of ours. Chapters with
+    # the same cell start from there: it then runs again in each, but finds all of it installed.
+    cells = {name: setup_cell(name) for name in names}
+    prepared, seconds = {}, {}
+    for number, cell in enumerate(dict.fromkeys(cells.values())):
+        prepared[cell] = out / f"prepared{number}" if base else None
+        python = copy(base, prepared[cell]) if base else Path(sys.executable)
+        seconds[cell] = set_up(cell, python, before)
+    given = [(name, profile, out, prepared[cells[name]]) for name in names]
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, spawn, max_tasks_per_child=1) as pool:
         runs = list(pool.map(run_alone, *zip(*given, strict=True)))
     for run in runs:
-        run["setup_seconds"] = setup_seconds
+        run["setup_seconds"] = seconds[cells[run["chapter"]]]
         run["torch"] = run["packages"]["torch"]
         stayed_alone(run, before)
     return runs
 
 
+def unchanged(what: str, before: dict[str, str], after: dict[str, str]) -> None:
+    """Raise BuildError if a package that was there is no longer, or in another version."""
+    changed = {k: f"{v} → {after.get(k)}" for k, v in before.items() if after.get(k) != v}
+    if changed:
+        raise BuildError(f"{what} changed {changed}")
+
+
 def stayed_alone(run: dict, before: dict[str, str]) -> None:
     """Raise BuildError if a run changed a package that was there, or wrote outside its places."""
-    after, outside = run.pop("packages"), run.pop("outside")
-    changed = {k: f"{v} → {after.get(k)}" for k, v in before.items() if after.get(k) != v}
-    if changed or outside:
-        raise BuildError(f"{run['chapter']} changed {changed} and wrote to {outside}")
+    unchanged(run["chapter"], before, run.pop("packages"))
+    if outside := run.pop("outside"):
+        raise BuildError(f"{run['chapter']} wrote to {outside}")
 
 
 def record(runs: list[dict]) -> None:
     """Write runs in place of earlier ones of the same chapter, profile and device."""
     old = json.loads(RUN_TIMES.read_text()) if RUN_TIMES.exists() else []
-    facts = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-    }
+    facts = {"date": datetime.now(UTC).strftime("%Y-%m-%d")}
     known = {(r["chapter"], r["device"], r["profile"]): r for r in old}
     known |= {(r["chapter"], r["device"], r["profile"]): r | facts for r in runs}
     text = json.dumps([known[key] for key in sorted(known)], indent=1, ensure_ascii=False)
@@ -195,6 +246,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--profile", choices=CELL_TIMEOUT, default="smoke")
     parser.add_argument("--out", type=Path, help="empty folder to work in, and to keep")
     parser.add_argument("--jobs", type=int, default=1, help="chapters at a time")
+    parser.add_argument("--runtime", type=Path, default=RUNTIME, help="what Colab holds")
     parser.add_argument("--here", action="store_true", help="use this environment, as in Colab")
     parser.add_argument("--record", action="store_true", help="write book/run_times.json")
     args = parser.parse_args(argv)
@@ -203,7 +255,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as scratch:
             out = (args.out or Path(scratch)).resolve()
-            runs = run_all(args.chapters or names, args.profile, out, args.here, args.jobs)
+            runtime = None if args.here else args.runtime
+            runs = run_all(args.chapters or names, args.profile, out, args.jobs, runtime)
             (out / "runs.json").write_text(json.dumps(runs, indent=1))
     except BuildError as error:
         print(f"alone.py: {error}", file=sys.stderr)

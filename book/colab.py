@@ -18,16 +18,63 @@ RUN_TIMES = ROOT / "book" / "run_times.json"  # written by book/alone.py --recor
 EXTRAS = ("atlas", "search")
 MORE = {"05_velocity": ("boosting",), "07_scorecard": ("boosting",)}
 # Not as an extra: CellRank's pygpcca asks for Jinja2 3.0.3, which it never imports, and pygam for
-# an older SciPy. pip would put these in place of Colab's, and break what Colab has on top of them.
+# SciPy before 1.17. Colab has newer ones, or will have, and pip would find nothing that fits.
 WITHOUT_DEPENDENCIES = {
-    "05_velocity": "cellrank docrep progressbar2 pygam pygpcca python-utils wrapt"
+    "05_velocity": "cellrank docrep progressbar2 pygam pygpcca python-utils session-info2 wrapt"
 }
-SETUP = """\
-# On Colab, this installs the package and looks for a GPU. Elsewhere it does nothing.
+# A set-up cell can import only what every runtime has. It does not ask `pip list`: Colab's pip ends
+# with a traceback where one package has a version that PEP 440 does not know. Nor does it say
+# --quiet: pip then leaves out which packages are in conflict.
+SETUP = r"""# On Colab, this installs the package and looks for a GPU. Elsewhere it does nothing.
 import sys
 
 if "google.colab" in sys.modules:
-    {install}
+    import importlib
+    import re
+    import subprocess
+    import tempfile
+    from importlib.metadata import distributions
+    from pathlib import Path
+
+    from packaging.specifiers import SpecifierSet
+    from packaging.utils import canonicalize_name
+    from packaging.version import VERSION_PATTERN
+
+    def installed():
+        found = reversed(list(distributions()))  # of two with one name, Python takes the first
+        return {canonicalize_name(str(one.name)): str(one.version) for one in found}
+
+    # A notebook breaks if a package is replaced while it runs. So whatever is there keeps its
+    # version, and pip takes the newest versions of the others that fit.
+    held = installed()
+    valid = re.compile(VERSION_PATTERN, re.VERBOSE | re.IGNORECASE).fullmatch
+    pins = [f"{n}=={v}" for n, v in held.items() if n != "splicedvae" and valid(v)]
+    constraints = Path(tempfile.mkdtemp(), "colab.txt")
+    constraints.write_text("\n".join(pins))
+    command = [sys.executable, "-m", "pip", "install", "--constraint", constraints]
+    for what in (
+        WHAT
+    ):
+        done = subprocess.run([*command, *what.split()], capture_output=True, text=True)
+        if done.returncode == 0:
+            continue
+        said = done.stdout + done.stderr
+        reason = ["pip failed", *re.findall(r"(?m)^(?:ERROR|fatal): (?!Resolution)(.*)", said)][-1]
+        bounds = re.findall(
+            r"(?m)^ +([\w.-]+).* depends on ([\w.-]+).*?([<>=!~][^;\n]*)", said
+        )
+        for who, name, bound in reversed(bounds):
+            version = held.get(canonicalize_name(name))
+            allowed = SpecifierSet(bound.replace(" and ", ","))
+            if version and not allowed.contains(version, prereleases=True):
+                reason = f"it has {name} {version}, but {who} needs {name}{bound}"
+        raise SystemExit(
+            f"SplicedVAE cannot be installed in this runtime: {reason}; choose another one in "
+            "Colab's menu (Runtime > Change runtime type > Runtime version) and start again."
+        )
+    importlib.invalidate_caches()
+    new = [f"{n} {v}" for n, v in sorted(installed().items()) if held.get(n) != v]
+    print("Installed:", ", ".join(new) or "nothing new")
     import torch
 
     print("GPU:", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; CPU")"""
@@ -36,18 +83,18 @@ if "google.colab" in sys.modules:
 def requirement(chapter: str) -> str:
     """Return what pip installs of this package for a chapter."""
     extras = ",".join(sorted({*EXTRAS, *MORE.get(chapter, ())}))
-    return f"splicedvae[{extras}] @ {TAGGED}"
+    return f"splicedvae[{extras}]@{TAGGED}"
 
 
 def setup_cell(chapter: str) -> str:
     """Return the source of a chapter's set-up cell."""
-    lines = [f'%pip install --quiet "{requirement(chapter)}"']
+    what = [f'"{requirement(chapter)}",']
     if chapter in WITHOUT_DEPENDENCIES:
-        lines += [
-            "# without dependencies, so that no package of Colab's is put back to an older version",
-            f"%pip install --quiet --no-deps {WITHOUT_DEPENDENCIES[chapter]}",
+        what += [
+            "# some of these ask for other versions than they need",
+            f'"--no-deps {WITHOUT_DEPENDENCIES[chapter]}",',
         ]
-    return SETUP.format(install="\n    ".join(lines))
+    return SETUP.replace("WHAT", "\n        ".join(what))
 
 
 def run_time(chapter: str) -> str:
