@@ -1,11 +1,18 @@
 # `make book` and `make test` need nothing but this folder and Python 3.11 or newer.
 PROFILE ?= standard
-PYTHON  ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
-             $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV    ?= .venv
 BIN     := $(VENV)/bin
+# Where pyenv manages Pythons, python3.13 runs only while that version is selected: select them all.
+export PYENV_VERSION := $(or $(PYENV_VERSION),$(shell pyenv versions --bare 2>/dev/null | sort -rV | paste -sd:))
+RUN     := PYENV_VERSION=$(PYENV_VERSION)
+# The Python that the environment has, else the first one that is new enough.
+PYTHON  ?= $(shell for p in $(BIN)/python python3.11 python3.12 python3.13 python3 python; do \
+             $(RUN) $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VERSION := $(shell $(RUN) "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+# Two sets of versions are tested: the last ones that Python 3.11 can have, and the newest.
+CONSTRAINTS := constraints$(if $(filter 3.11,$(VERSION)),,-newest).txt
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
-STAMP   := $(VENV)/.installed
+STAMP   := $(VENV)/.installed-$(VERSION)
 EXTRAS  := atlas,book,search,test,velocity
 COURSE  := $(VENV)-course
 
@@ -17,15 +24,18 @@ help:          ## list the targets
 
 install: $(STAMP) ## make .venv with the package and everything the book and the tests need
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "SplicedVAE needs Python 3.11 or newer; $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1)." >&2; \
 	  echo "Install one, or name one: make book PYTHON=/path/to/python3.12" >&2; exit 1; }
 	@test -x $(BIN)/python || { echo "Making $(VENV) with $$("$(PYTHON)" --version)"; "$(PYTHON)" -m venv $(VENV); }
+	@$(BIN)/python -c 'import sys; sys.exit("%d.%d" % sys.version_info[:2] != "$(VERSION)")' || { \
+	  echo "$(VENV) holds $$($(BIN)/python --version), and $(PYTHON) is Python $(VERSION)." >&2; \
+	  echo "Keep both: add VENV=.venv-$(VERSION)" >&2; exit 1; }
 	@echo "Installing PyTorch, then the other packages (a few minutes the first time)"
 	@# PyTorch first: with it in place, no other package can pull in a second build of it.
-	@$(PIP) install --quiet --constraint constraints.txt torch
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@$(PIP) install --quiet --constraint $(CONSTRAINTS) torch
+	@$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 book: $(STAMP) ## fit, execute the chapters, build the book (PROFILE=smoke|standard|full)
@@ -61,14 +71,15 @@ lint: $(STAMP) ## check style
 test: $(STAMP) ## run every test, the slow ones too
 	@$(BIN)/python -m pytest -n logical --dist loadfile --durations 20
 
-constraints:   ## resolve the newest versions anew into constraints.txt (with the oldest Python)
+constraints:   ## resolve the newest versions anew, for the PYTHON that is named (3.11 or 3.13)
 	@set -e; tmp=$$(mktemp -d); trap 'rm -rf $$tmp' EXIT; "$(PYTHON)" -m venv $$tmp; \
-	sed -n 's/^#: *\([^ ]*\).*/\1/p' constraints.txt > $$tmp/caps; \
+	sed -n 's/^#: *\([^ ]*\).*/\1/p' $(CONSTRAINTS) > $$tmp/caps; \
 	for what in torch '.[$(EXTRAS)]'; do \
 	  $$tmp/bin/python -m pip install --quiet --constraint $$tmp/caps "$$what"; done; \
-	{ grep -E '^#|;' constraints.txt; \
-	  $$tmp/bin/python -m pip freeze --exclude splicedvae | sed 's/+cpu$$//'; } > $$tmp/new; \
-	cp $$tmp/new constraints.txt
+	{ grep '^#' $(CONSTRAINTS); \
+	  $$tmp/bin/python -m pip freeze --exclude splicedvae | sed 's/+cpu$$//' | \
+	  grep -vE '^(nvidia|cuda|triton)'; } > $$tmp/new; \
+	cp $$tmp/new $(CONSTRAINTS)
 
 clean:         ## remove everything that was built, but not the environment
 	@rm -rf _build .pytest_cache .ruff_cache .hypothesis dist

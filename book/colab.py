@@ -59,7 +59,10 @@ if "google.colab" in sys.modules:
         if done.returncode == 0:
             continue
         said = done.stdout + done.stderr
-        reason = ["pip failed", *re.findall(r"(?m)^(?:ERROR|fatal): (?!Resolution)(.*)", said)][-1]
+        words = re.findall(
+            r"(?m)^(?:Collecting|ERROR:|fatal:) (?!Resolution)(.*?)(?: \(from.*)?$", said
+        )
+        reason = f"pip stopped at: {words[-1] if words else 'its start'}"
         bounds = re.findall(
             r"(?m)^ +([\w.-]+).* depends on ([\w.-]+).*?([<>=!~][^;\n]*)", said
         )

@@ -7,17 +7,13 @@ import scipy.sparse as sp
 from anndata import AnnData
 from sklearn.decomposition import PCA
 
-from .counts import checked_counts
+from .counts import checked_counts, get_layer
 
 
 def count_layer(adata: AnnData, name: str) -> sp.csr_array:
     """A layer of raw counts, checked."""
-    if name not in adata.layers:
-        raise KeyError(
-            f"layer {name!r} is missing (found: {sorted(adata.layers)}); "
-            "splicedvae.data.prepare adds 'total' beside 'spliced' and 'unspliced'"
-        )
-    return checked_counts(f"layer {name!r}", adata.layers[name], adata.var_names)
+    advice = "splicedvae.data.prepare adds 'total' beside 'spliced' and 'unspliced'."
+    return checked_counts(f"layer {name!r}", get_layer(adata, name, advice), adata.var_names)
 
 
 def median_depth(counts: sp.csr_array) -> float:

@@ -17,6 +17,50 @@ Counts = np.ndarray | sparse.sparray | sparse.spmatrix
 INPUTS = ("total", "spliced")  # what an encoder may see
 
 
+def named_layers(adata: AnnData) -> dict[str, Counts]:
+    """The layers that have a name.
+
+    From version 0.13 on, anndata lists X among the layers, as ``layers[None]``.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes.
+
+    Returns
+    -------
+    Matrices (cells, genes) by name.
+    """
+    return {name: matrix for name, matrix in adata.layers.items() if name is not None}
+
+
+def get_layer(adata: AnnData, name: str, advice: str = "") -> Counts:
+    """A layer, or an error that says which ones there are.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes.
+    name
+        Of the layer.
+    advice
+        What to do without it, a sentence that ends the message.
+
+    Returns
+    -------
+    The matrix (cells, genes).
+
+    Raises
+    ------
+    KeyError
+        There is no layer of that name.
+    """
+    if name not in (layers := named_layers(adata)):
+        message = f"There is no layer {name!r}; there are {sorted(layers)}. {advice}"
+        raise KeyError(message.rstrip())
+    return layers[name]
+
+
 def checked_counts(
     name: str, counts: Counts, genes: Sequence[str] | None = None
 ) -> sparse.csr_array:
@@ -104,15 +148,12 @@ def total_counts(
         Gene names repeat, or a layer holds something that is not counts.
     """
     unique_genes(adata)
-    for layer in (spliced_layer, unspliced_layer):
-        if layer not in adata.layers:
-            raise KeyError(
-                f"There is no layer {layer!r}; adata.layers has {sorted(adata.layers)}. Name the "
-                "right ones with spliced_layer= and unspliced_layer=."
-            )
+    advice = "Name the right ones with spliced_layer= and unspliced_layer=."
+    names = spliced_layer, unspliced_layer
+    layers = [get_layer(adata, name, advice) for name in names]  # both, before they are read
     spliced, unspliced = (
-        checked_counts(f"layer {layer!r}", adata.layers[layer], adata.var_names)
-        for layer in (spliced_layer, unspliced_layer)
+        checked_counts(f"layer {name!r}", layer, adata.var_names)
+        for name, layer in zip(names, layers, strict=True)
     )
     return sparse.csr_matrix(spliced + unspliced, dtype=np.float32)
 
@@ -158,9 +199,7 @@ def input_layer(
         layer = "total"
         if layer not in adata.layers:
             adata.layers[layer] = total
-    if layer not in adata.layers:
-        raise KeyError(f"There is no layer {layer!r}; adata.layers has {sorted(adata.layers)}.")
-    counts = checked_counts(f"layer {layer!r}", adata.layers[layer], adata.var_names)
+    counts = checked_counts(f"layer {layer!r}", get_layer(adata, layer), adata.var_names)
     expected = total if input == "total" else sparse.csr_array(adata.layers[spliced_layer])
     # a query without S/U has zeros there, which say nothing about its input
     if total.nnz and abs(counts - expected).max() > 0:
@@ -254,7 +293,8 @@ def same_genes(adata: AnnData, genes: pd.Index, owner: str) -> None:
     ValueError
         The genes differ in number, name or order.
     """
-    if adata.var_names.equals(genes):
+    # as objects: a file that pandas 3 wrote has names of another type, and they are not equal to it
+    if np.array_equal(adata.var_names.astype(object), genes.astype(object)):
         return
     missing, extra = genes.difference(adata.var_names), adata.var_names.difference(genes)
     raise ValueError(

@@ -16,7 +16,7 @@ from anndata import AnnData
 from scipy import sparse
 from sklearn.model_selection import train_test_split
 
-from .counts import total_counts
+from .counts import named_layers, total_counts
 from .simulate import simulate
 
 __all__ = ["pancreas", "prepare", "simulate", "split"]
@@ -119,9 +119,9 @@ def _read(path: Path, source: str) -> AnnData:
             "only half there: remove it and fetch it again."
         ) from error
     for layer in ("spliced", "unspliced"):
-        if layer not in adata.layers:
+        if layer not in (layers := named_layers(adata)):
             raise KeyError(
-                f"{path} has no layer {layer!r} (it has {sorted(adata.layers)}); "
+                f"{path} has no layer {layer!r} (it has {sorted(layers)}); "
                 "SplicedVAE learns from spliced and unspliced counts."
             )
     if "clusters" not in adata.obs:

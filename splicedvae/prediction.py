@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from .counts import (
     INPUTS,
     checked_counts,
+    get_layer,
     same_genes,
     split_counts,
     total_counts,
@@ -292,9 +293,7 @@ class SplicingMixin:
             elif has_su and args["input"] == "total":
                 query.layers[args["layer"]] = total_counts(query, spliced, unspliced)
                 layer = args["layer"]
-        elif layer not in query.layers:
-            raise KeyError(f"There is no layer {layer!r}; there are {sorted(query.layers)}.")
-        counts = query.X if layer is None else query.layers[layer]
+        counts = query.X if layer is None else get_layer(query, layer)
         where = "X" if layer is None else f"layer {layer!r}"
         if counts is None:
             raise ValueError("There is no X; name the layer with the counts with layer=.")

@@ -12,7 +12,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from .counts import same_genes
+from .counts import get_layer, same_genes
 from .steady_state import MIN_GAMMA, MIN_R2, PERCENTILE, quiet_scvelo, slopes, smoothed
 
 
@@ -109,9 +109,7 @@ def check_graph(adata: AnnData, basis: str = "umap") -> None:
 
 def _abundance(adata: AnnData, name: str) -> sparse.csr_matrix:
     """A layer of counts, or of expected counts: finite and not negative."""
-    if name not in adata.layers:
-        raise KeyError(f"There is no layer {name!r}; there are {sorted(adata.layers)}.")
-    layer = sparse.csr_matrix(adata.layers[name], dtype=np.float32, copy=True)
+    layer = sparse.csr_matrix(get_layer(adata, name), dtype=np.float32, copy=True)
     bad = ~(np.isfinite(layer.data) & (layer.data >= 0))
     if bad.any():
         gene = adata.var_names[layer.indices[np.argmax(bad)]]
@@ -273,8 +271,7 @@ def project(
     """
     _new_names("layers", adata.layers, [vkey], overwrite)
     check_graph(adata, basis)
-    if xkey not in adata.layers:
-        raise KeyError(f"There is no layer {xkey!r}; there are {sorted(adata.layers)}.")
+    get_layer(adata, xkey)
     fitted = finite_genes(velocity, adata)
     genes = fitted if genes is None else fitted & np.asarray(genes, dtype=bool)
     if not genes.any() or not np.ptp(np.asarray(velocity)[:, genes], axis=1).any():

@@ -12,6 +12,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from .counts import get_layer
 from .simulate import STAGES
 from .velocity import check_graph, direction_classes, finite_genes
 
@@ -30,9 +31,7 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _gene_vectors(adata: AnnData, vkey: str) -> np.ndarray:
     """Velocity in gene space (cells, genes), 0 in genes without one."""
-    if vkey not in adata.layers:
-        raise KeyError(f"There is no layer {vkey!r}; there are {sorted(adata.layers)}.")
-    velocity = np.asarray(adata.layers[vkey], dtype=np.float64)
+    velocity = np.asarray(get_layer(adata, vkey), dtype=np.float64)
     return np.where(finite_genes(velocity, adata), velocity, 0)
 
 

@@ -17,9 +17,12 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 os.environ["LOKY_MAX_CPU_COUNT"] = "1"
 
+import numba
 import torch
 
 import splicedvae as sv
+
+numba.config.reload_config()  # a plugin of pytest may have imported it before
 
 # A shell that runs tests in the background has its processes ignore Ctrl-C; what tests start, and
 # stop in that way, must not inherit this.

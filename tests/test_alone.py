@@ -143,7 +143,11 @@ ADVICE = (
             "capped>=1",
             "it has pandas 4.0, but capped needs pandas<4 and >=2.1",
         ),
-        (("numpy", "2.0"), "compiled>=2", "No matching distribution found for compiled>=2"),
+        (
+            ("numpy", "2.0"),
+            "compiled>=2",
+            "pip stopped at: No matching distribution found for compiled>=2",
+        ),
     ],
     ids=["too old", "too new", "not built for it"],
 )
@@ -156,11 +160,7 @@ def test_setup_says_what_does_not_fit_in_one_sentence(tmp_path, small, held, nee
     alone.copy(small, env)
     done = run_setup(env, package, [wheel(tmp_path, *held)])
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(
-        "SplicedVAE cannot be installed in this runtime: "
-        rf"{re.escape(reason)}( \(from .*\))?{re.escape(ADVICE)}\n",
-        done.stderr,
-    ), done.stderr
+    assert done.stderr == f"SplicedVAE cannot be installed in this runtime: {reason}{ADVICE}\n"
 
 
 def test_setup_says_that_python_is_too_old(tmp_path):
@@ -172,11 +172,9 @@ def test_setup_says_that_python_is_too_old(tmp_path):
     package = wheel(tmp_path / "index", "splicedvae", "0.1", python=PROJECT["requires-python"])
     done = run_setup(small_runtime(tmp_path / "env", python), package, [])
     assert (done.returncode, done.stdout) == (1, "")
-    assert re.fullmatch(
-        "SplicedVAE cannot be installed in this runtime: Package 'splicedvae' requires a "
-        rf"different Python: 3\.10\.\d+ not in '>=3\.11'{re.escape(ADVICE)}\n",
-        done.stderr,
-    ), done.stderr
+    words = r"Package 'splicedvae' requires a different Python: 3\.10\.\d+ not in '>=3\.11'"
+    sentence = rf"SplicedVAE cannot be installed in this runtime: pip stopped at: {words}"
+    assert re.fullmatch(rf"{sentence}{re.escape(ADVICE)}\n", done.stderr), done.stderr
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids=lambda path: path.name)

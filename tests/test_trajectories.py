@@ -185,7 +185,7 @@ def spoil(adata, what):
         (None, {"cluster_key": "types"}, KeyError, r"no obs\['types'\]"),
         ("one cluster", {}, ValueError, r"no cluster but \['Ductal'\]"),
         ("latent", {}, ValueError, r"obsm\['X_pca'\] holds values that are missing"),
-        ("layer", {}, KeyError, "layer 'total' is missing"),
+        ("layer", {}, KeyError, "no layer 'total'"),
         ("pieces", {}, ValueError, "neighbour graph is in 2 pieces"),
     ],
 )

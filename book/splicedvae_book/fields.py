@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 
 from splicedvae import baselines, metrics, velocity
-from splicedvae.counts import split_counts, total_counts
+from splicedvae.counts import named_layers, split_counts, total_counts
 from splicedvae.model import SplicedVAE
 from splicedvae.steady_state import draws, smoothed
 
@@ -92,7 +92,7 @@ def cells(adata: AnnData, train: np.ndarray, test: np.ndarray) -> Cells:
     The cells.
     """
     total = adata.layers["total"]
-    whole = AnnData(total, obs=adata.obs, var=adata.var, layers=adata.layers)
+    whole = AnnData(total, obs=adata.obs, var=adata.var, layers=named_layers(adata))
     velocity.embed(whole)
     parts = []
     for positions in (train, test):

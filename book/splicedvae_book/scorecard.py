@@ -12,6 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from splicedvae import velocity
+from splicedvae.counts import named_layers
 
 from . import fits
 from .experiment import difference, measured
@@ -49,7 +50,7 @@ def targets(adata: AnnData, profile: str, seed: int, results: str | Path) -> pd.
     the gene mean; ``possible``: whether `sd` admits the paper's pair at all.
     """
     whole, (_, _, test) = prepared(adata, profile, seed)
-    cells = AnnData(obs=whole.obs, var=whole.var, layers=whole.layers)[test].copy()
+    cells = AnnData(obs=whole.obs, var=whole.var, layers=named_layers(whole))[test].copy()
     velocity.embed(cells, umap=False)
     p, mean = (fits.ratios(results, adata, profile, seed, m) for m in ("SplicedVAE", "GeneMean"))
     s, n = (np.asarray(cells.layers[x].todense(), dtype=float) for x in ("spliced", "total"))

@@ -71,7 +71,7 @@ def _sound(samples: pd.DataFrame) -> pd.DataFrame:
     sound = np.ones(len(samples), bool)
     for reason, rows in reasons.items():
         if (rows & sound).any():
-            names = ", ".join(samples["sample"][rows & sound].astype(str)[:5])
+            names = ", ".join(map(str, samples["sample"][rows & sound][:5]))
             logger.info("Skipped %d samples that %s: %s …", (rows & sound).sum(), reason, names)
         sound &= ~rows.to_numpy()
     if not sound.any():

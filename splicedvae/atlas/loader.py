@@ -253,8 +253,9 @@ def _registry(genes: pd.Index, batch_key: str | None, batches: pd.Index) -> dict
     batches = batches.repeat(3)
     counts = sparse.lil_matrix((len(batches), len(genes)), dtype=np.float32)
     counts[0], counts[:, 0] = 1, 1  # no gene and no cell is empty
-    cells = AnnData(counts.tocsr(), var=pd.DataFrame(index=genes.astype(str)))
-    cells.layers.update({SPLICED: cells.X, UNSPLICED: cells.X})
+    counts = counts.tocsr()
+    layers = {SPLICED: counts, UNSPLICED: counts}
+    cells = AnnData(var=pd.DataFrame(index=genes.astype(str)), layers=layers)
     cells.obs[batch_key or "batch"] = batches
     SplicedVAE.setup_anndata(cells, batch_key=batch_key)
     return SplicedVAE._get_most_recent_anndata_manager(cells, required=True).registry

@@ -114,6 +114,7 @@ for _module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # NumPy 1 a
     _STAND_INS |= {(_module, "_reconstruct"): _Array, (_module, "scalar"): _Scalar}
 for _module in ("__builtin__", "builtins"):  # protocol 2 and later
     _STAND_INS |= {
+        (_module, "bytearray"): _Ignored,  # a buffer of pyarrow's
         (_module, "bytes"): _Bytes,
         (_module, "dict"): _Dict,
         (_module, "slice"): _Ignored,  # of a data frame
@@ -126,7 +127,8 @@ class _Unpickler(pickle._Unpickler):  # the one in C makes its memo as large as 
         self.archive, self.root = archive, root
 
     def find_class(self, module, name):
-        if module.partition(".")[0] == "pandas":  # the history's data frames, in any version
+        # the history's data frames, of any version: pandas 3 keeps their names in pyarrow
+        if module.partition(".")[0] in ("pandas", "pyarrow"):
             return _Ignored
         if (module, name) not in _STAND_INS:
             raise Refused(

@@ -14,6 +14,7 @@ import pooch
 from anndata import AnnData
 from scipy import sparse
 
+from ..counts import named_layers
 from ..head import one_of
 
 ENSEMBL = r"ENS[A-Z]*G\d+"
@@ -204,8 +205,8 @@ def overlap(
     own, theirs = (pd.Series(list(x)).str.replace(r"\.\d+$", "", regex=True) for x in (full, genes))
     places = pd.Series(range(len(theirs)), theirs)
     places = places[~places.index.duplicated()]
-    position = own.map(places).fillna(-1).to_numpy(dtype=int)
-    counts = np.asarray(adata.layers.get("total", adata.X).sum(axis=0)).ravel()
+    position = own.map(places).fillna(-1).to_numpy(dtype=int, copy=True)
+    counts = np.asarray(named_layers(adata).get("total", adata.X).sum(axis=0)).ravel()
 
     exact = pd.Series(list(full)).isin(list(genes)).to_numpy()
     case = adata.var_names.isin(full.attrs["case"])
@@ -299,7 +300,7 @@ def match(
         obs=adata.obs.copy(),
         var=adata.var.reindex(names).assign(census=census),
         obsm=dict(adata.obsm),
-        layers={name: sparse.csr_matrix(layer) @ select for name, layer in adata.layers.items()},
+        layers={name: sparse.csr_matrix(m) @ select for name, m in named_layers(adata).items()},
     )
     matched.uns.update({k: v for k, v in adata.uns.items() if not k.startswith("_scvi")})
     return matched
