@@ -14,18 +14,20 @@ import scipy.sparse as sp
 import scvi
 import torch
 from anndata import AnnData
-from scipy.special import logit
+from scipy.special import expit, logit
 from sklearn.neighbors import NearestNeighbors
 
 from ._entries import clipped, log_likelihood, pooled_ratio
-from ._features import LogPCA, count_layer
-from ._regression import linear_ratio, ridge_binomial
+from ._features import LogPCA, count_layer, log_normalised
+from ._regression import hierarchical_binomial, linear_ratio, ridge_binomial
+from .ceilings import fit_concentration
 from .counts import same_genes
 from .velocity_baselines import halves, velocity_baselines
 
 __all__ = [
     "GeneByCluster",
     "GeneMean",
+    "HierarchicalBinomial",
     "NearestNeighbours",
     "RidgeBinomial",
     "ScviLatentRidge",
@@ -190,7 +192,8 @@ class _Latent(_Baseline):
     _whiten = False
 
     def _fit_features(self, train: AnnData, val: AnnData) -> None:
-        self._features = LogPCA(train, self._n_components, self.seed, self._whiten).transform
+        space = LogPCA(count_layer(train, "total"), self._n_components, self.seed, self._whiten)
+        self._features = lambda adata: space.transform(count_layer(adata, "total"))
 
 
 class NearestNeighbours(_Latent):
@@ -292,6 +295,55 @@ class RidgeBinomial(_Latent):
 
     def _ratio(self, query: AnnData) -> np.ndarray:
         return linear_ratio(self._features(query)[:, : len(self._state) - 1], self._state)
+
+
+class HierarchicalBinomial(_Baseline):
+    r"""SplicedVAE's regression without its network: slopes with a common prior, by EM.
+
+    .. math:: \mathrm{logit}\, p_{cg} = a_g + w_g \cdot (x_c, o_{cg}), \qquad
+              w_g \sim t_\nu(B\, l_g, \Sigma)
+
+    Cells are read through principal components x, each of variance 1, and the gene's own count o;
+    the prior of the slopes, of which :math:`l_g` are the gene's loadings, is estimated from all
+    genes together. A count of n molecules weighs as much as :math:`n (c + 1) / (c + n)`
+    independent ones, c the gene's concentration (Williams 1982). Nothing is tuned on val.
+
+    Parameters
+    ----------
+    n_pcs
+        Number of principal components.
+    seed
+        Seed of the principal components.
+    """
+
+    def __init__(self, n_pcs: int = 30, seed: int = 0):
+        self.n_pcs, self.seed = n_pcs, seed
+
+    def _candidates(self, train, val, spliced, unspliced):
+        total = count_layer(train, "total")
+        self._space = LogPCA(total, self.n_pcs, self.seed, whiten=True)
+        own = log_normalised(total, self._space.depth).tocsc(), self._space.mean, self._space.std
+        concentration = fit_concentration(spliced, unspliced, self.mean_)
+        n = (spliced + unspliced).tocsc()
+        c = np.repeat(concentration, np.diff(n.indptr))
+        weight = sp.csc_array(((c + 1) / (c + n.data), n.indices, n.indptr), shape=n.shape)
+        weights = hierarchical_binomial(
+            self._space.transform(total),
+            own,
+            spliced.multiply(weight).tocsc(),
+            n.multiply(weight).tocsc(),
+            logit(self.mean_),
+            self._space.loadings,
+        )
+        self._state = weights
+        yield {"n_components": weights.shape[1] - 2}, weights, self._ratio(val)
+
+    def _ratio(self, query: AnnData) -> np.ndarray:
+        total, weights = count_layer(query, "total"), self._state
+        own = log_normalised(total, self._space.depth).toarray()
+        own = (own - self._space.mean) / self._space.std
+        intercept, slopes, own_slope = weights[:, 0], weights[:, 1:-1], weights[:, -1]
+        return expit(intercept + self._space.transform(total) @ slopes.T + own * own_slope)
 
 
 class ScviLatentRidge(RidgeBinomial):

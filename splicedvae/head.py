@@ -7,6 +7,7 @@ S posterior samples.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
@@ -17,7 +18,8 @@ from torch import nn
 
 HEADS = ("linear", "mlp2", "mlp3", "bottleneck")
 ACTIVATIONS = ("sigmoid", "softmax")
-RATIO_LOSSES = ("binomial", "beta_binomial", "mse", "weighted_mse", "l1")
+RATIO_LOSSES = ("quasi_binomial", "binomial", "beta_binomial", "mse", "weighted_mse", "l1")
+N_LOADINGS = 30  # components of which a gene's loadings tell of its weights
 
 
 def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
@@ -44,17 +46,294 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
+@dataclass
+class GeneStatistics:
+    """What the head is told of the training cells before it starts; a number per gene, (G,), each.
+
+    Attributes
+    ----------
+    gene_logit
+        Logit of the pooled ratio.
+    depth
+        Median sum of a cell's counts, a scalar.
+    own_mean, own_std
+        Mean and standard deviation of the log-normalised input.
+    components
+        Directions of the principal components, scaled to variance 1, (G, k).
+    loadings
+        Correlations of the log-normalised input with the components, (G, k).
+    gene_weight
+        Share of the counts, mean 1.
+    concentration
+        How little counts scatter about a ratio, see :func:`splicedvae.metrics.fit_concentration`.
+    """
+
+    gene_logit: torch.Tensor
+    depth: torch.Tensor
+    own_mean: torch.Tensor
+    own_std: torch.Tensor
+    components: torch.Tensor
+    loadings: torch.Tensor
+    gene_weight: torch.Tensor
+    concentration: torch.Tensor
+
+
+class Features(nn.Module):
+    """What the head reads of a cell's counts, beside the latent.
+
+    Parameters
+    ----------
+    n_genes
+        G.
+    n_components
+        k, the number of principal components.
+    """
+
+    def __init__(self, n_genes: int, n_components: int):
+        super().__init__()
+        self.register_buffer("depth", torch.tensor(1e4))
+        self.register_buffer("own_mean", torch.zeros(n_genes))
+        self.register_buffer("own_std", torch.ones(n_genes))
+        self.register_buffer("components", torch.zeros(n_genes, n_components))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        r"""Log-normalise counts, :math:`\log(1 + d\, x_g / \sum_h x_h)`, and read them.
+
+        Parameters
+        ----------
+        x
+            Input counts, (B, G).
+
+        Returns
+        -------
+        The gene's own count, standardised by the training cells, (B, G), and the principal
+        components of all genes', of variance 1 there, (B, k).
+        """
+        own = torch.log1p(self.depth * x / x.sum(-1, keepdim=True).clamp_min(1)) - self.own_mean
+        return own / self.own_std, own @ self.components
+
+
+class HierarchicalLinear(nn.Module):
+    r"""From features that all genes share, and the gene's own count, to each gene's logit.
+
+    .. math:: \eta_{cg} = b_g + (A^\top h_c) \cdot w_g + a\, o_{cg} v_g, \qquad
+              (w_g, v_g) \sim \mathcal N(C\, l_g,\; \sigma_g^2 I)
+
+    Few genes have counts enough to tell their weights :math:`(w_g, v_g)` alone, so all genes share
+    a prior that is learnt with them. Its mean :math:`C\, l_g` is what the gene's loadings
+    :math:`l_g` tell: genes that are expressed together are often spliced alike. The matrix
+    :math:`A` mixes the features into directions and says how wide the weights are along each, and
+    :math:`a` how wide those of the own count are; a gene's :math:`\sigma_g` lets it follow the
+    cell's state more, or less, than most do. The posterior of the weights is approximated by an
+    independent normal for each (Blundell et al. 2015, *Weight uncertainty in neural networks*).
+
+    Parameters
+    ----------
+    n_features
+        Length of h.
+    n_genes
+        G.
+    n_loadings
+        Length of l, less the 1 that it begins with.
+    own
+        Read the gene's own count too.
+    copies
+        Number of weight vectors that make up a gene's by their difference: 2 for a softmax.
+    """
+
+    START = 0.03  # width of a weight in the beginning; a logit of 0.1 is a large effect
+    INTERCEPT_VARIANCE = 1.0  # of b about the logit of the gene's mean ratio
+    LOADING_PENALTY = 30.0  # on C: as if 30 genes had weights of 0
+    SCALE_DEGREES_OF_FREEDOM = 8.0  # makes the prior a t: few genes may vary much more than most
+
+    def __init__(
+        self, n_features: int, n_genes: int, n_loadings: int, own: bool = True, copies: int = 1
+    ):
+        super().__init__()
+        width = n_features + own
+        self.bias = nn.Parameter(torch.zeros(n_genes))
+        self.mean = nn.Parameter(torch.zeros(copies, n_genes, width))
+        self.log_variance = nn.Parameter(torch.zeros(copies, n_genes, width))
+        self.log_scale = nn.Parameter(torch.zeros(n_genes))
+        self.mixing = nn.Parameter(self.START * torch.eye(n_features))
+        self.own_width = nn.Parameter(torch.tensor(math.log(self.START))) if own else None
+        self.of_loadings = nn.Parameter(torch.zeros(1 + n_loadings, width))
+        self.register_buffer("loadings", torch.ones(n_genes, 1 + n_loadings))
+        self.register_buffer("gene_logit", torch.zeros(n_genes))
+        # All of these are of the order of 1, but for the mixing: a normal learning rate would
+        # leave them where they are. They are drawn to rest by a schedule, see `training`.
+        for parameter in self.parameters():
+            parameter.lr_scale, parameter.scheduled = 30.0, True
+        self.bias.lr_scale, self.of_loadings.lr_scale, self.mixing.lr_scale = 10.0, 10.0, 3.0
+
+    def start(self, statistics: GeneStatistics) -> None:
+        """Set intercepts to the gene means, and take the loadings.
+
+        Parameters
+        ----------
+        statistics
+            Of the training cells.
+        """
+        self.gene_logit.copy_(statistics.gene_logit)
+        self.bias.data.copy_(statistics.gene_logit)
+        loadings = statistics.loadings[:, : self.loadings.shape[1] - 1]
+        spread = loadings.std(0).clamp_min(1e-6)  # one unit for all of them
+        self.loadings[:, 1 : 1 + loadings.shape[1]] = loadings / spread
+
+    def draw(self, n: int) -> torch.Tensor:
+        """Draw weights from their posterior.
+
+        Parameters
+        ----------
+        n
+            Number of draws, S.
+
+        Returns
+        -------
+        (S, G, features), the own count's weight last.
+        """
+        noise = torch.randn(n, *self.mean.shape, device=self.mean.device)
+        return _difference(self.mean + self.log_variance.mul(0.5).exp() * noise, dim=1)
+
+    def forward(
+        self, h: torch.Tensor, own: torch.Tensor, weights: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Logits: with weights drawn anew for each cell in training, else with their means.
+
+        In training it is the logit that is drawn, from the normal distribution that normal weights
+        give it (local reparameterisation, Kingma et al. 2015): the same loss in expectation, with
+        less noise in its gradient.
+
+        Parameters
+        ----------
+        h
+            Features, (B, features) or (S, B, features).
+        own
+            The genes' own counts, standardised, (B, G).
+        weights
+            From :meth:`draw`, for S samples of `h`; None for the posterior.
+
+        Returns
+        -------
+        (B, G) or (S, B, G).
+        """
+        given = weights is not None
+        weights = weights if given else _difference(self.mean)
+        d = h.shape[-1]
+        h = h @ self.mixing
+        logit = h @ weights[..., :d].mT + self.bias
+        if self.own_width is not None:
+            width = self.own_width.exp()
+            logit = logit + own * (width * weights[..., None, :, d])
+        if not self.training or given:
+            return logit
+        variance = self.log_variance.exp().sum(0)
+        spread = h.square() @ variance[:, :d].mT
+        if self.own_width is not None:
+            spread = torch.addcmul(spread, own.square(), width.square() * variance[:, d])
+        return torch.addcmul(logit, spread.sqrt(), torch.randn_like(logit))
+
+    def penalty(self) -> torch.Tensor:
+        r"""KL divergence of the weights' posterior from their prior, and the prior's own penalties.
+
+        Of independent normals, :math:`\tfrac12 \sum (v + (m - \mu)^2)/\sigma^2 - 1 -
+        \log(v / \sigma^2)`; and minus the log densities of intercepts (normal), of :math:`C`
+        (normal) and of :math:`1/\sigma_g^2` (gamma with mean 1), without their constants.
+
+        Returns
+        -------
+        A scalar, in nats for all training cells together.
+        """
+        precision = (-2 * self.log_scale).exp()[:, None]
+        ratio = self.log_variance + precision.log()
+        away = self.mean - self.loadings @ self.of_loadings
+        kl = (ratio.exp() + precision * away.square() - 1 - ratio).sum()
+        intercepts = (self.bias - self.gene_logit).square().sum() / self.INTERCEPT_VARIANCE
+        loadings = self.LOADING_PENALTY * self.of_loadings.square().sum()
+        scales = self.SCALE_DEGREES_OF_FREEDOM * (precision - precision.log() - 1).sum()
+        return (kl + intercepts + loadings + scales) / 2
+
+
+class PenalisedLinear(nn.Module):
+    r"""The same logits from plain weights, with a fixed ridge penalty or none.
+
+    Parameters
+    ----------
+    n_features, n_genes, own, copies
+        As in :class:`HierarchicalLinear`.
+    l2
+        The penalty :math:`\tau`, a normal prior of that precision; 0 for none.
+    """
+
+    def __init__(self, n_features: int, n_genes: int, own: bool, copies: int, l2: float):
+        super().__init__()
+        self.l2 = l2
+        self.bias = nn.Parameter(torch.zeros(n_genes))
+        self.mean = nn.Parameter(torch.zeros(copies, n_genes, n_features))
+        self.own_weight = nn.Parameter(torch.zeros(n_genes)) if own else None
+
+    def start(self, statistics: GeneStatistics) -> None:
+        """Set intercepts to the gene means.
+
+        Parameters
+        ----------
+        statistics
+            Of the training cells.
+        """
+        self.bias.data.copy_(statistics.gene_logit)
+
+    def draw(self, n: int) -> None:
+        """Nothing: these weights are one point.
+
+        Parameters
+        ----------
+        n
+            Number of draws.
+        """
+        return None
+
+    def forward(self, h: torch.Tensor, own: torch.Tensor, weights: None = None) -> torch.Tensor:
+        """Logits.
+
+        Parameters
+        ----------
+        h, own, weights
+            As in :class:`HierarchicalLinear`; there are no draws.
+
+        Returns
+        -------
+        (B, G) or (S, B, G).
+        """
+        logit = h @ _difference(self.mean).mT + self.bias
+        return logit if self.own_weight is None else torch.addcmul(logit, own, self.own_weight)
+
+    def penalty(self) -> torch.Tensor:
+        r"""Minus the log of the prior, without its constant.
+
+        Returns
+        -------
+        :math:`\tfrac{\tau}{2} \lVert W \rVert^2`, a scalar.
+        """
+        weights = (self.mean, self.own_weight)
+        return self.l2 / 2 * sum(w.square().sum() for w in weights if w is not None)
+
+
+def _difference(weights: torch.Tensor, dim: int = 0) -> torch.Tensor:
+    """Of the outputs of a two-way softmax only the difference counts; one output is itself."""
+    first, *second = weights.unbind(dim)
+    return first - second[0] if second else first
+
+
 class RatioHead(nn.Module):
     r"""From the latent to each gene's splicing ratio, on the logit scale.
 
-    .. math:: \eta_g = \mathrm{logit}\,\hat p_g
-              = \big(W\, t(z, \text{covariates})\big)_g + b_g + w_g o_g + (V y)_g
+    .. math:: \eta_g = \mathrm{logit}\,\hat p_g = b_g + w_g \cdot h + v_g o_g,
+              \qquad h = \big(t(z, \text{covariates}),\; y\big)
 
-    with hidden layers :math:`t`, the gene's own standardised count :math:`o_g` and principal
-    components :math:`y` of the cell's log-normalised input. It starts at the gene mean: :math:`W`,
-    :math:`w` and :math:`V` are zero and :math:`b_g` is the logit of the gene's training ratio, so
-    whatever it says beyond the mean is learnt. :math:`V` is no parameter, gradients leave it alone:
-    it is found in the end, by :func:`splicedvae.refit.refit_head`.
+    with hidden layers :math:`t`, principal components :math:`y` of the cell's log-normalised input
+    and the gene's own standardised count :math:`o_g`. It starts at the gene mean: weights are zero
+    and :math:`b_g` is the logit of the gene's training ratio, so whatever it says beyond the mean
+    is learnt.
 
     Parameters
     ----------
@@ -63,7 +342,7 @@ class RatioHead(nn.Module):
     head
         ``"linear"`` (t is the identity), ``"mlp2"`` and ``"mlp3"`` (one and two hidden layers
         before the output layer) or ``"bottleneck"`` (two hidden layers, the second of
-        ``n_hidden // 8`` units, so that W has low rank).
+        ``n_hidden // 8`` units, so that the weights have low rank).
     activation
         ``"sigmoid"`` has one output per gene; ``"softmax"`` has two, spliced and unspliced,
         normalised over the two. :math:`e^a / (e^a + e^b) = \mathrm{sigmoid}(a - b)`: the same
@@ -71,15 +350,17 @@ class RatioHead(nn.Module):
     n_hidden, dropout_rate
         Width and dropout of the hidden layers.
     own_total
-        Add one weight per gene on the gene's own standardised log-normalised input count, which
-        the latent, being shared by all genes, cannot carry.
+        Add one weight per gene on the gene's own count, which the latent, being shared by all
+        genes, cannot carry.
     n_components
-        Number of principal components, at most one less than genes; they are those of the training
-        cells, each of variance 1 there.
+        Number of principal components, at most one less than genes.
     n_cats
         Number of categories of each categorical covariate, the batch last.
     n_continuous_cov
         Number of continuous covariates.
+    l2
+        None learns a prior of the weights, see :class:`HierarchicalLinear`; a number is a fixed
+        penalty, see :class:`PenalisedLinear`.
     """
 
     def __init__(
@@ -94,10 +375,11 @@ class RatioHead(nn.Module):
         n_components: int = 0,
         n_cats: tuple[int, ...] = (),
         n_continuous_cov: int = 0,
+        l2: float | None = None,
     ):
         super().__init__()
         one_of("head", head, HEADS)
-        self.softmax = one_of("head_activation", activation, ACTIVATIONS) == "softmax"
+        copies = 1 + (one_of("head_activation", activation, ACTIVATIONS) == "softmax")
         self.n_cats = tuple(n_cats)
         hidden = {
             "linear": (),
@@ -114,124 +396,43 @@ class RatioHead(nn.Module):
                 for i, o in pairwise(widths)
             )
         )
-        self.output = nn.Linear(widths[-1], n_genes * (1 + self.softmax))
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
-        self.own_weight = nn.Parameter(torch.zeros(n_genes)) if own_total else None
-        self.log_concentration = nn.Parameter(torch.full((n_genes,), math.log(20.0)))
-        # measured on the training cells by `initialise`, saved with the weights
-        self.register_buffer("depth", torch.tensor(1e4))
         k = min(n_components, n_genes - 1)
-        self.register_buffer("components", torch.zeros(n_genes, k))
-        self.register_buffer("component_weight", torch.zeros(n_genes, k))
-        self.register_buffer("own_mean", torch.zeros(n_genes))
-        self.register_buffer("own_std", torch.ones(n_genes))
+        self.features = Features(n_genes, k)
+        if l2 is None:
+            n_loadings = min(N_LOADINGS, n_genes - 1)
+            self.output = HierarchicalLinear(widths[-1] + k, n_genes, n_loadings, own_total, copies)
+        else:
+            self.output = PenalisedLinear(widths[-1] + k, n_genes, own_total, copies, l2)
+        # measured on the training cells by `start`, saved with the weights
+        self.log_concentration = nn.Parameter(torch.full((n_genes,), math.log(20.0)))
         self.register_buffer("gene_weight", torch.ones(n_genes))
-        self.register_buffer("initialised", torch.tensor(False))
+        self.register_buffer("started", torch.tensor(False))
 
-    def initialise(
-        self,
-        gene_logit: torch.Tensor,
-        depth: torch.Tensor,
-        own_mean: torch.Tensor,
-        own_std: torch.Tensor,
-        components: torch.Tensor,
-        gene_weight: torch.Tensor,
-        concentration: torch.Tensor,
-    ) -> None:
-        """Set the bias to the gene means and store what the inputs are made with.
+    def start(self, statistics: GeneStatistics) -> None:
+        """Set the intercepts to the gene means and store what the features are made with.
 
         Parameters
         ----------
-        gene_logit
-            Logit of each gene's pooled training ratio, (G,).
-        depth
-            Sum that counts are scaled to before the logarithm, a scalar.
-        own_mean, own_std
-            Of each gene's log-normalised input over the training cells, (G,).
-        components
-            Directions of the principal components, (G, k or fewer).
-        gene_weight
-            Weights of ``weighted_mse``, (G,).
-        concentration
-            Of each gene's beta-binomial, (G,); see :func:`splicedvae.metrics.fit_concentration`.
+        statistics
+            Of the training cells.
         """
         with torch.no_grad():
-            self.set_weights(gene_logit)
-            self.depth.copy_(depth)
-            self.own_mean.copy_(own_mean)
-            self.own_std.copy_(own_std)
-            self.components[:, : components.shape[1]] = components
-            self.gene_weight.copy_(gene_weight)
-            self.log_concentration.copy_(concentration.log())
-            self.initialised.fill_(True)
-
-    @torch.no_grad()
-    def set_weights(
-        self,
-        bias: torch.Tensor,
-        weight: torch.Tensor | None = None,
-        own_weight: torch.Tensor | None = None,
-        component_weight: torch.Tensor | None = None,
-    ) -> None:
-        """Replace weights of the output layer.
-
-        Parameters
-        ----------
-        bias
-            Logit of each gene where all features are 0, (G,).
-        weight
-            (G, features); None leaves it.
-        own_weight
-            (G,); None leaves it.
-        component_weight
-            (G, k); None leaves it.
-        """
-
-        def outputs(logit: torch.Tensor) -> torch.Tensor:
-            # two outputs per gene share the logit: a - b = logit
-            return torch.cat([logit, -logit]) / 2 if self.softmax else logit
-
-        self.output.bias.copy_(outputs(bias))
-        if weight is not None:
-            self.output.weight.copy_(outputs(weight))
-        if own_weight is not None:
-            self.own_weight.copy_(own_weight)
-        if component_weight is not None:
-            self.component_weight.copy_(component_weight)
-
-    def penalty(self) -> torch.Tensor:
-        r"""Minus the log of a standard normal prior on the output weights, without its constant.
-
-        Returns
-        -------
-        :math:`\tfrac12 (\lVert W \rVert^2 + \lVert w \rVert^2)`, a scalar.
-        """
-        total = self.output.weight.square().sum()
-        if self.own_weight is not None:
-            total = total + self.own_weight.square().sum()
-        return total / 2
-
-    def log_normalise(self, x: torch.Tensor) -> torch.Tensor:
-        r"""Counts as the head reads them.
-
-        Parameters
-        ----------
-        x
-            Input counts, (B, G).
-
-        Returns
-        -------
-        :math:`\log(1 + d\, x_g / \sum_h x_h)`, d the median depth of the training cells, (B, G).
-        """
-        return torch.log1p(self.depth * x / x.sum(-1, keepdim=True).clamp_min(1))
+            self.output.start(statistics)
+            self.log_concentration.copy_(statistics.concentration.log())
+            self.gene_weight.copy_(statistics.gene_weight)
+            for name in ("depth", "own_mean", "own_std"):
+                getattr(self.features, name).copy_(getattr(statistics, name))
+            k = min(self.features.components.shape[1], statistics.components.shape[1])
+            self.features.components[:, :k] = statistics.components[:, :k]
+            self.started.fill_(True)
 
     def forward(
         self,
         z: torch.Tensor,
-        own: torch.Tensor,
+        x: torch.Tensor,
         cats: tuple[torch.Tensor, ...] = (),
         cont: torch.Tensor | None = None,
+        weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Logit of each gene's splicing ratio.
 
@@ -239,17 +440,20 @@ class RatioHead(nn.Module):
         ----------
         z
             Latent, (B, L) or (S, B, L).
-        own
-            From :meth:`log_normalise`, (B, G).
+        x
+            Input counts, (B, G).
         cats
             Categorical covariates, each (B, 1), the batch last.
         cont
             Continuous covariates, (B, C).
+        weights
+            Drawn from their posterior, (S, G, features); None for their means.
 
         Returns
         -------
         Logits, (B, G) or (S, B, G).
         """
+        own, components = self.features(x)
         covariates = [] if cont is None else [cont]
         covariates += [
             F.one_hot(c.squeeze(-1).long(), n).to(z.dtype)
@@ -259,15 +463,8 @@ class RatioHead(nn.Module):
         h = torch.cat([z, *(c.expand(*z.shape[:-1], -1) for c in covariates)], dim=-1)
         # batch norm wants two dimensions: fold the samples into the cells and back
         h = self.trunk(h.reshape(-1, h.shape[-1])).reshape(*h.shape[:-1], -1)
-        out = self.output(h)  # (..., B, G) or (..., B, 2G)
-        if self.softmax:
-            spliced, unspliced = out.chunk(2, dim=-1)
-            out = spliced - unspliced  # log-odds of the two-way softmax
-        own = own - self.own_mean
-        out = out + (own @ self.components) @ self.component_weight.T
-        if self.own_weight is not None:
-            out = torch.addcmul(out, own, self.own_weight / self.own_std)
-        return out
+        h = torch.cat([h, components.expand(*h.shape[:-1], -1)], dim=-1)
+        return self.output(h, own, weights)
 
 
 def ratio_loss(
@@ -283,6 +480,9 @@ def ratio_loss(
     With the logit :math:`\eta`, :math:`\hat p = \mathrm{sigmoid}(\eta)` and :math:`r = s / n`:
 
     ============== ==================================================================
+    quasi_binomial :math:`\frac{c + 1}{c + n} \big(n \log(1 + e^\eta) - s\,\eta\big)`, c the gene's
+                   concentration: as many molecules as would say as much if each were independent
+                   evidence, at most c + 1 (Williams 1982, eq. 2.3 with variance 1/(c + 1))
     binomial       :math:`-\log p(s \mid n, \hat p)` without its constant
                    :math:`\log\binom{n}{s}`: :math:`n \log(1 + e^\eta) - s\,\eta`
     beta_binomial  :math:`\log B(\hat p c, (1 - \hat p) c)
@@ -303,15 +503,19 @@ def ratio_loss(
     gene_weight
         (G,), for ``weighted_mse``.
     log_concentration
-        (G,), for ``beta_binomial``.
+        (G,), for ``quasi_binomial`` and ``beta_binomial``.
 
     Returns
     -------
     (B, G), in nats for the two likelihoods.
     """
     n = spliced + unspliced
-    if kind == "binomial":  # zero by itself where n = 0
-        return n * F.softplus(logit) - spliced * logit
+    if kind in ("binomial", "quasi_binomial"):  # zero by itself where n = 0
+        entries = n * F.softplus(logit) - spliced * logit
+        if kind == "binomial":
+            return entries
+        c = log_concentration.exp()
+        return (c + 1) / (c + n) * entries
     if kind == "beta_binomial":
         c = log_concentration.exp()
         a, b = torch.sigmoid(logit) * c, torch.sigmoid(-logit) * c

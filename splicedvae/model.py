@@ -23,9 +23,9 @@ from scvi.data.fields import (
 from scvi.model import SCVI
 from scvi.model.base._save_load import _load_saved_files
 
-from . import refit, training
+from . import start, training
 from .counts import input_layer, same_genes
-from .module import SPLICED, UNSPLICED, SplicedVAEModule
+from .module import SPLICED, UNSPLICED, RatioLoss, SplicedVAEModule
 from .prediction import SplicingMixin
 
 
@@ -63,6 +63,7 @@ class SplicedVAE(SplicingMixin, SCVI):
     """
 
     _module_cls = SplicedVAEModule
+    _training_plan_cls = training.SplicedVAEPlan
 
     def __init__(
         self,
@@ -80,10 +81,10 @@ class SplicedVAE(SplicingMixin, SCVI):
         head_activation: Literal["sigmoid", "softmax"] = "sigmoid",
         own_total: bool = True,
         n_components: int = 30,
-        ratio_loss: Literal["binomial", "beta_binomial", "mse", "weighted_mse", "l1"] = "binomial",
-        ratio_weight: float = 0.5,
+        ratio_loss: RatioLoss = "quasi_binomial",
+        ratio_weight: float = 1.0,
         ratio_reduction: Literal["sum", "mean"] = "sum",
-        head_l2: float = 100.0,
+        head_l2: float | None = None,
         head_latent: Literal["mean", "sample"] = "sample",
         detach_head: bool = False,
     ):
@@ -189,10 +190,9 @@ class SplicedVAE(SplicingMixin, SCVI):
         plan_kwargs: dict | None = None,
         datasplitter_kwargs: dict | None = None,
         datamodule: LightningDataModule | None = None,
-        refit_head: bool | None = None,
         **kwargs,
     ) -> None:
-        """Train encoder, decoder and head together.
+        """Train encoder, decoder and head together; a second call goes on where the first stopped.
 
         ``history`` then holds, per epoch and for train and validation, the ELBO and its terms,
         ``ratio_loss``, ``ratio_nll``, ``ratio_rmse`` and ``ratio_pearson_r``.
@@ -207,17 +207,15 @@ class SplicedVAE(SplicingMixin, SCVI):
         train_size
             Share of the train cells if `split` is None; the rest validate.
         optimizer, lr, batch_size
-            One of ``"Adam"``, ``"AdamW"``, ``"RMSprop"``; learning rate; cells in a minibatch.
+            One of ``"Adam"``, ``"AdamW"``, ``"RMSprop"``; learning rate; cells in a minibatch. A
+            head with a learned prior has rates of its own, multiples of `lr` that rise in the
+            first third of the training and then fall to 0.
         plan_kwargs, datasplitter_kwargs, **kwargs
             As in :meth:`scvi.model.SCVI.train`, but for the optimizer and the split; the KL term
             is warmed up over the first third of the epochs unless `plan_kwargs` says otherwise.
         datamodule
             Gives minibatches, such as :class:`splicedvae.atlas.loader.AtlasDataModule`, to a model
             made with its ``registry``; nothing about the split or minibatches is then read.
-        refit_head
-            Fit the head's output layer anew in the end, by empirical Bayes, see
-            :func:`splicedvae.refit.refit_head`. None does so when a linear head is trained for
-            the first time, with the binomial loss. Each of several processes does so by itself.
 
         Raises
         ------
@@ -236,15 +234,13 @@ class SplicedVAE(SplicingMixin, SCVI):
                 raise ValueError("Pass split=(train, val) instead of external_indexing.")
             parts = list(training.checked_split(split, self.adata.n_obs))
             datasplitter_kwargs = {**(datasplitter_kwargs or {}), "external_indexing": parts}
-        if refit_head is None:
-            refit_head = refit.refittable(self.module)
-        if not self.module.head.initialised:
+        if not self.module.head.started:
             if datamodule is None:
-                counts = refit.counts(self, parts[0])
+                counts = start.counts(self, parts[0])
             else:
-                counts = refit.stacked(datamodule.sample_dataloader())
-            k = self.module.head.components.shape[1]
-            self.module.head.initialise(*refit.starting_values(*counts, k))
+                counts = start.stacked(datamodule.sample_dataloader())
+            k = self.module.head.features.components.shape[1]
+            self.module.head.start(start.gene_statistics(*counts, k))
         plan_kwargs = training.plan(optimizer, lr, max_epochs, plan_kwargs)
         self.module.train()  # after `load` it is in eval mode, which Lightning would keep
         kwargs.setdefault("check_val_every_n_epoch", 1)
@@ -257,8 +253,6 @@ class SplicedVAE(SplicingMixin, SCVI):
             datamodule=datamodule,
             **kwargs,
         )
-        if refit_head:
-            refit.refit_head(self, None if datamodule else parts[0], datamodule=datamodule)
 
     @classmethod
     def load(cls, dir_path: str, adata: AnnData | None = None, **kwargs) -> SplicedVAE:

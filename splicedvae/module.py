@@ -17,6 +17,8 @@ from scvi.module.base import LossOutput, auto_move_data
 
 from .head import RATIO_LOSSES, RatioHead, one_of, ratio_loss
 
+RatioLoss = Literal["quasi_binomial", "binomial", "beta_binomial", "mse", "weighted_mse", "l1"]
+
 SPLICED, UNSPLICED = "spliced", "unspliced"  # registry keys of the two count layers
 REDUCTIONS = ("sum", "mean")
 
@@ -27,12 +29,12 @@ class SplicedVAEModule(VAE):
     The loss of a minibatch is the mean over cells of
 
     .. math:: -\mathrm{ELBO}(x) + \lambda \Big[\sum_g \mathrm{loss}(s_g, u_g, \hat p_g)
-              + \tfrac{\tau}{2 N} \lVert W \rVert^2 \Big]
+              + \tfrac1N \mathrm{KL}\big(q(w) \,\|\, p(w)\big) \Big]
 
-    (the paper, section 2.1, with the sum over genes written out). With the binomial loss and
-    :math:`\lambda = 1` it is the negative ELBO of the joint model :math:`p(x \mid z)\,
-    p(s \mid n, z)`, and :math:`\tau`, the ridge penalty over N training cells, a normal prior on
-    the head's weights. Averaged over entries instead (``ratio_reduction="mean"``, the paper read
+    (the paper, section 2.1, with the sum over genes and the prior of the head's weights w written
+    out; N is the number of training cells, which share the weights). With a binomial loss and
+    :math:`\lambda = 1` it is the negative ELBO of the joint model :math:`p(w)\, p(x \mid z)\,
+    p(s \mid n, z, w)`. Averaged over entries instead (``ratio_reduction="mean"``, the paper read
     literally) the ratio term is smaller than the ELBO by a factor of about the number of counted
     genes in a cell.
 
@@ -54,7 +56,10 @@ class SplicedVAEModule(VAE):
         ``"sum"`` over genes, averaged over cells, like the reconstruction term; or ``"mean"``
         over all counted entries of the minibatch.
     head_l2
-        :math:`\tau`, as a penalty on the sum over cells; 0 switches it off.
+        None learns the prior of the head's weights, see
+        :class:`~splicedvae.head.HierarchicalLinear`. A number fixes it: the KL term becomes
+        :math:`\tfrac{\tau}{2} \lVert w \rVert^2`, a ridge penalty of that size on the sum over
+        cells; 0 for none.
     head_latent
         The head sees the ``"mean"`` of q(z|x) or a ``"sample"`` of it.
     detach_head
@@ -77,10 +82,10 @@ class SplicedVAEModule(VAE):
         head_activation: Literal["sigmoid", "softmax"] = "sigmoid",
         own_total: bool = True,
         n_components: int = 30,
-        ratio_loss: Literal["binomial", "beta_binomial", "mse", "weighted_mse", "l1"] = "binomial",
-        ratio_weight: float = 0.5,
+        ratio_loss: RatioLoss = "quasi_binomial",
+        ratio_weight: float = 1.0,
         ratio_reduction: Literal["sum", "mean"] = "sum",
-        head_l2: float = 100.0,
+        head_l2: float | None = None,
         head_latent: Literal["mean", "sample"] = "sample",
         detach_head: bool = False,
         **vae_kwargs,
@@ -99,10 +104,10 @@ class SplicedVAEModule(VAE):
         self.ratio_loss_kind = one_of("ratio_loss", ratio_loss, RATIO_LOSSES)
         self.ratio_reduction = one_of("ratio_reduction", ratio_reduction, REDUCTIONS)
         self.head_latent = one_of("head_latent", head_latent, ("mean", "sample"))
-        for name, value in (("ratio_weight", ratio_weight), ("head_l2", head_l2)):
+        for name, value in (("ratio_weight", ratio_weight), ("head_l2", head_l2 or 0.0)):
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name}={value} must be a finite number, zero or more.")
-        self.ratio_weight, self.head_l2, self.detach_head = ratio_weight, head_l2, detach_head
+        self.ratio_weight, self.detach_head = ratio_weight, detach_head
         self.head = RatioHead(
             n_latent,
             n_input,
@@ -114,8 +119,9 @@ class SplicedVAEModule(VAE):
             n_components=n_components,
             n_cats=(*(n_cats_per_cov or ()), n_batch),
             n_continuous_cov=n_continuous_cov,
+            l2=head_l2,
         )
-        # measured on the training cells; one of the losses goes on from there
+        # set from the training cells; trained only by beta_binomial
         self.head.log_concentration.requires_grad_(ratio_loss == "beta_binomial")
         self.moments: torch.Tensor | None = None  # sums for `pop_moments`, while training
 
@@ -125,6 +131,7 @@ class SplicedVAEModule(VAE):
         tensors: dict[str, torch.Tensor],
         z: torch.Tensor,
         transform_batch: int | None = None,
+        weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """The head, on a latent and the minibatch it was inferred from.
 
@@ -136,6 +143,8 @@ class SplicedVAEModule(VAE):
             Latent, (B, L) or (S, B, L).
         transform_batch
             Predict as if every cell came from this batch.
+        weights
+            Draws of the head's weights, one for each of the S samples of `z`.
 
         Returns
         -------
@@ -146,8 +155,8 @@ class SplicedVAEModule(VAE):
             batch_index = torch.full_like(batch_index, transform_batch)
         cats = tensors.get(REGISTRY_KEYS.CAT_COVS_KEY)
         cats = () if cats is None else torch.split(cats, 1, dim=1)
-        own, cont = self.head.log_normalise(x), tensors.get(REGISTRY_KEYS.CONT_COVS_KEY)
-        return self.head(z, own, (*cats, batch_index), cont)
+        cont = tensors.get(REGISTRY_KEYS.CONT_COVS_KEY)
+        return self.head(z, x, (*cats, batch_index), cont, weights)
 
     def loss(
         self,
@@ -190,12 +199,11 @@ class SplicedVAEModule(VAE):
         entries = ratio_loss(logit, spliced, unspliced, self.ratio_loss_kind, *parameters)  # (B, G)
         n = spliced + unspliced
         counted = (n > 0).to(logit.dtype)
-        if self.ratio_reduction == "sum":
-            objective = entries.sum(-1).mean()
-        else:
-            objective = entries.sum() / counted.sum().clamp_min(1)
-        if self.head_l2 > 0:
-            objective = objective + self.head_l2 / n_obs * self.head.penalty()
+        share = len(n) / n_obs  # of the penalty, which all training cells bear together
+        objective = entries.sum() + share * self.head.output.penalty()
+        objective = objective / (
+            len(n) if self.ratio_reduction == "sum" else counted.sum().clamp_min(1)
+        )
 
         if self.moments is not None:
             with torch.no_grad():

@@ -81,10 +81,13 @@ class SplicingMixin:
         gene_list
             Only these genes.
         n_samples
-            None reads the head at the posterior mean of z; a number draws so many z from q(z|x).
-            The spread of the draws is the encoder's uncertainty, not that of the head's weights.
+            None reads the head at the posterior means of z and of its weights. A number draws so
+            many z from q(z|x) for each cell and, if the head has a learned prior, so many sets of
+            weights, the same ones for all cells: the spread of the draws is what the model does
+            not know.
         n_samples_overall
-            Draw this many (cell, z) pairs from all cells together, in place of `n_samples`.
+            Draw this many pairs of a cell and a sample from all cells together, in place of
+            `n_samples`.
         batch_size
             Cells at a time.
         return_mean
@@ -140,7 +143,9 @@ class SplicingMixin:
             missing = [g for g, i in zip(gene_list, genes, strict=True) if i < 0]
             raise KeyError(f"The model does not know the genes {', '.join(map(str, missing[:5]))}.")
 
-        parts = []
+        parts, weights = [], None
+        if n_samples is not None:
+            weights = self.module.head.output.draw(n_samples)
         for tensors in tqdm(dataloader, desc="ratios", disable=silent):
             inference = self.module.inference(
                 **self.module._get_inference_input(tensors), n_samples=n_samples or 1
@@ -148,10 +153,14 @@ class SplicingMixin:
             z = inference["z"]
             if n_samples is None:
                 z = self.module.z_encoder.z_transformation(inference["qz"].loc)
+            elif z.ndim == 2:  # one sample
+                z = z[None]
             parts.append(
                 torch.stack(
                     [
-                        torch.sigmoid(self.module.splicing_logit(tensors, z, b))[..., genes]
+                        torch.sigmoid(self.module.splicing_logit(tensors, z, b, weights))[
+                            ..., genes
+                        ]
                         for b in batches
                     ]
                 )
@@ -159,6 +168,8 @@ class SplicingMixin:
                 .cpu()
             )
         ratio = torch.cat(parts, dim=-2).numpy()  # (cells, genes) or (samples, cells, genes)
+        if n_samples == 1 and n_samples_overall is None:
+            ratio = ratio[0]
         if n_samples_overall is not None:
             flat = ratio.reshape(-1, ratio.shape[-1])
             pick = np.random.default_rng(settings.seed).choice(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from functools import partial
 
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from scvi import REGISTRY_KEYS
+from scvi.train import TrainingPlan
 from torch import optim
 
 from .head import one_of
@@ -39,7 +41,11 @@ def categories(registry: dict) -> dict[str, list]:
 def optimizer(
     kind: str, parameters: Iterable[torch.nn.Parameter], lr: float, **settings
 ) -> optim.Optimizer:
-    """Make an optimizer in which a parameter with an ``lr_scale`` has its own learning rate.
+    """Make an optimizer in which a parameter may have a learning rate of its own.
+
+    A parameter with an ``lr_scale`` has that multiple of the rate. One that is ``scheduled``, as
+    those of a head with a learned prior are, follows :class:`SplicedVAEPlan`'s schedule, has no
+    decay, its prior being the only pull, and no damping: its gradient may be tiny.
 
     Parameters
     ----------
@@ -56,12 +62,55 @@ def optimizer(
     -------
     The optimizer.
     """
-    groups: dict[float, list] = {}
+    groups: dict[tuple, list] = {}
     for parameter in parameters:
-        groups.setdefault(getattr(parameter, "lr_scale", 1.0), []).append(parameter)
+        key = getattr(parameter, "lr_scale", 1.0), getattr(parameter, "scheduled", False)
+        groups.setdefault(key, []).append(parameter)
     return OPTIMIZERS[kind](
-        [{"params": group, "lr": lr * scale} for scale, group in groups.items()], lr=lr, **settings
+        [
+            {"params": group, "lr": lr * scale, "scheduled": scheduled}
+            | ({"eps": 1e-8, "weight_decay": 0.0} if scheduled else {})
+            for (scale, scheduled), group in groups.items()
+        ],
+        lr=lr,
+        **settings,
     )
+
+
+class SplicedVAEPlan(TrainingPlan):
+    """scVI's training plan, in which scheduled parameters rise to their rate and come to rest."""
+
+    def configure_optimizers(self) -> dict:
+        config = super().configure_optimizers()
+        steps = self.trainer.estimated_stepping_batches
+        if "lr_scheduler" not in config and math.isfinite(steps):
+            shapes = [
+                partial(one_cycle, steps=steps) if group["scheduled"] else lambda step: 1.0
+                for group in config["optimizer"].param_groups
+            ]
+            scheduler = optim.lr_scheduler.LambdaLR(config["optimizer"], shapes)
+            config["lr_scheduler"] = {"scheduler": scheduler, "interval": "step"}
+        return config
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Share of the learning rate: up in the first third, then down to 0, both as a cosine.
+
+    Parameters
+    ----------
+    step
+        From 0.
+    steps
+        In the whole training.
+
+    Returns
+    -------
+    A number between 0 and 1.
+    """
+    done, peak = step / steps, 0.3
+    if done < peak:
+        return 0.52 - 0.48 * math.cos(math.pi * done / peak)
+    return 0.5 + 0.5 * math.cos(math.pi * min((done - peak) / (1 - peak), 1))
 
 
 def kl_warmup(max_epochs: int) -> dict[str, int]:

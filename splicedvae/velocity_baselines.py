@@ -7,7 +7,7 @@ from anndata import AnnData
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
-from ._features import LogPCA
+from ._features import LogPCA, count_layer
 from .counts import checked_counts, same_genes
 
 
@@ -55,9 +55,13 @@ def velocity_baselines(
     if absent := set(labels) - set(known):
         raise ValueError(f"train has no cell of the clusters {sorted(absent)}.")
     means = {name: velocity[known == name].mean(0) for name in np.unique(known)}
-    space = LogPCA(train, 30, seed)
-    index = NearestNeighbors(n_neighbors=n_neighbors).fit(space.transform(train))
-    neighbours = index.kneighbors(space.transform(test), return_distance=False)
+    space = LogPCA(count_layer(train, "total"), 30, seed)
+    index = NearestNeighbors(n_neighbors=n_neighbors).fit(
+        space.transform(count_layer(train, "total"))
+    )
+    neighbours = index.kneighbors(
+        space.transform(count_layer(test, "total")), return_distance=False
+    )
     scale = np.sqrt((velocity**2).mean(0))
     return {
         "random vectors": rng.normal(size=test.shape) * scale,

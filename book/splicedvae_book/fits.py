@@ -15,7 +15,6 @@ from anndata import AnnData
 
 from splicedvae import baselines, metrics
 from splicedvae.model import SplicedVAE
-from splicedvae.refit import refit_head
 from splicedvae.training import kl_warmup
 
 from .experiment import fingerprint, stem
@@ -37,7 +36,7 @@ SOURCES = {
         "model",
         "module",
         "prediction",
-        "refit",
+        "start",
         "training",
     ),
     "splicedvae_book": ("fits", "profiles", "scorer"),
@@ -81,7 +80,11 @@ class Fit:
 FITS = {
     "SplicedVAE": Fit({}),
     "SplicedVAE, detached head": Fit({"detach_head": True}),
+    "SplicedVAE, latent alone": Fit({"n_components": 0}),
+    "SplicedVAE, detached, latent alone": Fit({"n_components": 0, "detach_head": True}),
     "SplicedVAE, without own total": Fit({"own_total": False}),
+    "SplicedVAE, fixed prior": Fit({"head_l2": 100.0}),
+    "SplicedVAE, binomial": Fit({"ratio_loss": "binomial"}),
     "SplicedVAE, paper's setting": Fit(PAPER),
     "scVI": Fit(None),
     "scVI, latent 50": Fit(None, n_latent=50),
@@ -90,20 +93,6 @@ FITS = {
 }
 BASELINES = "baselines"  # the job that fits them and measures the ceilings
 NAMES = (BASELINES, *FITS)
-#: Rows of one network: as training leaves it, and after a refit with one of its two regressions or
-#: with both. To the second regression alone the network gives no more than cells and genes.
-VARIANTS = {
-    "SplicedVAE": {
-        "SplicedVAE, without refit": (),
-        "SplicedVAE, latent alone": ("latent",),
-        "no network, components alone": ("components",),
-        "SplicedVAE": ("latent", "components"),
-    },
-    "SplicedVAE, detached head": {
-        "SplicedVAE, detached, latent alone": ("latent",),
-        "SplicedVAE, detached head": ("latent", "components"),
-    },
-}
 CHECKPOINTS = ("SplicedVAE", "scVI")  # kept; the others are never asked again
 
 
@@ -137,8 +126,7 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     if name == BASELINES:
         job, predicted = _fit_baselines(adata, train, val, test, seed)
     else:
-        refit = False if name in VARIANTS else None
-        model = _trained(adata, train, val, FITS[name], profile, seed, refit)
+        model = _trained(adata, train, val, FITS[name], profile, seed)
         job, predicted = _assess(model, train, val, test, FITS[name], name, seed)
         if name in CHECKPOINTS:
             model.save(str(folder / stem(seed, name)), overwrite=True)
@@ -159,6 +147,7 @@ def _fit_baselines(adata, train, val, test, seed: int) -> tuple[dict, dict[str, 
         "NearestNeighbours": baselines.NearestNeighbours(seed=seed),
         "RidgeBinomial": baselines.RidgeBinomial(seed=seed),
         "RidgeBinomial, whitened": baselines.RidgeBinomial(seed=seed, whiten=True),
+        "HierarchicalBinomial": baselines.HierarchicalBinomial(seed=seed),
     }
     for name, model in models.items():
         ratios[name] = model.fit(adata[train], adata[val]).predict(adata[test])
@@ -166,7 +155,7 @@ def _fit_baselines(adata, train, val, test, seed: int) -> tuple[dict, dict[str, 
     return {"rows": rows}, ratios
 
 
-def _trained(adata, train, val, fit: Fit, profile: str, seed: int, refit: bool | None = None):
+def _trained(adata, train, val, fit: Fit, profile: str, seed: int):
     if fit.subset:
         order = np.random.default_rng(seed).permutation(adata.n_vars)
         kept = round(SUBSET * adata.n_vars)
@@ -194,7 +183,7 @@ def _trained(adata, train, val, fit: Fit, profile: str, seed: int, refit: bool |
     else:
         SplicedVAE.setup_anndata(adata)
         model = SplicedVAE(adata, **fit.splicing)
-        model.train(epochs, split=(train, val), refit_head=refit, enable_progress_bar=False)
+        model.train(epochs, split=(train, val), enable_progress_bar=False)
     return model
 
 
@@ -202,10 +191,7 @@ def _assess(model, train, val, test, fit: Fit, name, seed) -> tuple[dict, dict[s
     """The job's figures, and the ratios (test cells, all genes) of the model or a ridge on it."""
     adata, ratios = model.adata, {}
     if fit.splicing is not None:
-        for variant, reads in VARIANTS.get(name, {name: ()}).items():
-            if reads:
-                refit_head(model, train, reads)
-            ratios[variant] = model.get_splicing_ratio(indices=test, return_numpy=True)
+        ratios[name] = model.get_splicing_ratio(indices=test, return_numpy=True)
     elif name == "scVI":
         ridge = baselines.ScviLatentRidge(model).fit(adata[train], adata[val])
         ratios["ScviLatentRidge"] = ridge.predict(adata[test])

@@ -170,7 +170,7 @@ class VeloPredictor:
             As :meth:`fit`.
         """
         counts, (_, y) = count_layer(adata, self.layer), _encoded(labels, adata.n_obs)
-        x = log_normalised(counts, median_depth(counts)).astype(np.float32)
+        x = log_normalised(counts, median_depth(counts)).toarray().astype(np.float32)
         x, y = self._balanced(x, y)
         x_train, x_test, y_train, y_test = train_test_split(
             x, y, test_size=0.3, stratify=y, random_state=self.seed
@@ -182,7 +182,7 @@ class VeloPredictor:
         }
 
     def _read(self, counts) -> np.ndarray:
-        return log_normalised(counts, self.depth_).astype(np.float32)
+        return log_normalised(counts, self.depth_).toarray().astype(np.float32)
 
     def _balanced(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         imblearn, _ = _libraries()
