@@ -13,8 +13,9 @@ from splicedvae_book import experiment, fits, profiles, queries
 from splicedvae_book.queries import DENOISED, NO_OWN, REFERENCE, SCORES, TRUTH, WRONG_INPUT
 
 RATIOS = {"SplicedVAE", "GeneMean", "NearestNeighbours"}
-LAYERS = {name: RATIOS | {TRUTH} for name in queries.NAMES}
-LAYERS[queries.SPLICED] |= {
+LAYERS = {name: RATIOS | {TRUTH, "HierarchicalBinomial"} for name in queries.NAMES}
+LAYERS[queries.SPLICED] = RATIOS | {
+    TRUTH,  # and no regression that would read the numerator
     NO_OWN,
     f"SplicedVAE{DENOISED}",
     f"{NO_OWN}{DENOISED}",

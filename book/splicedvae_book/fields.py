@@ -37,7 +37,14 @@ OTHER_HALF = ", other half"
 NO_DRAWS = ", no draws"  # the slopes that scVelo finds in expected layers
 IF_TRUE = ", if SplicedVAE's ratios were true"
 N_CEILING = 5  # draws that such a score is the mean of
-BASELINES = ("GeneMean", "GeneByCluster", "NearestNeighbours", "RidgeBinomial", "ScviLatentRidge")
+BASELINES = (
+    "GeneMean",
+    "GeneByCluster",
+    "NearestNeighbours",
+    "RidgeBinomial",
+    "ScviLatentRidge",
+    "HierarchicalBinomial",
+)
 #: Predictors of ratios whose fields are made from the test cells alone.
 RATIOS = (
     *BASELINES,
@@ -48,7 +55,7 @@ RATIOS = (
 #: The jobs of ``fits`` that make them.
 FITS = (fits.BASELINES, "scVI", *(name for name in RATIOS if name in fits.FITS))
 #: Those shown in the second protocol, with other slopes, and if SplicedVAE's ratios were true.
-SHORT = ("GeneMean", "NearestNeighbours", "RidgeBinomial", "SplicedVAE")
+SHORT = ("GeneMean", "NearestNeighbours", "RidgeBinomial", "HierarchicalBinomial", "SplicedVAE")
 CONCENTRATION = "concentration"  # the column of var
 
 
@@ -248,8 +255,13 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
         kept = fits.checkpoint(results, adata, profile, seed, "SplicedVAE")
         model = SplicedVAE.load(str(kept), whole)
     if name == "halves":
-        nearest = baselines.NearestNeighbours(seed=seed).fit(whole[train], whole[val])
-        fields = _other_half(bench, ratios, model, nearest, seed)
+        learnt = {
+            "NearestNeighbours": baselines.NearestNeighbours(seed=seed),
+            "HierarchicalBinomial": baselines.HierarchicalBinomial(seed=seed),
+        }
+        for baseline in learnt.values():
+            baseline.fit(whole[train], whole[val])
+        fields = _other_half(bench, ratios, model, learnt, seed)
     elif name == "query":
         means = model.get_normalized_expression(
             indices=test, library_size="latent", return_numpy=True
@@ -296,7 +308,7 @@ def _query(bench: Cells, ratios: dict, means: np.ndarray, seed: int) -> Fields:
     yield "half versus half", first, second
 
 
-def _other_half(bench: Cells, ratios: dict, model, nearest, seed: int) -> Fields:
+def _other_half(bench: Cells, ratios: dict, model, learnt: dict, seed: int) -> Fields:
     """Fields from one half of each cell's molecules, scored against the velocity of the other.
 
     A field from a cell's totals shares molecules, and so noise, with the velocity from its S and
@@ -311,7 +323,7 @@ def _other_half(bench: Cells, ratios: dict, model, nearest, seed: int) -> Fields
     ratio = model.get_splicing_ratio(query, return_numpy=True)
     for name, field in (
         ("GeneMean", from_ratio(test, ratios["GeneMean"])),
-        ("NearestNeighbours", from_ratio(test, nearest.predict(test))),
+        *((name, from_ratio(test, fitted.predict(test))) for name, fitted in learnt.items()),
         ("SplicedVAE", from_ratio(test, ratio)),
         ("SplicedVAE, denoised", from_ratio(test, ratio, means)),
     ):

@@ -62,7 +62,7 @@ SETTINGS = {
 }
 BATCH = 128  # cells in a minibatch, of every training here
 NAMES = ("cell type", "dataset", "tissue", "organism")
-#: Cells of the corpus, at most, that the baselines learn from: a ridge wants them in memory.
+#: Cells of the corpus, at most, that the baselines learn from: regressions want them in memory.
 IN_MEMORY = 10_000
 
 
@@ -148,9 +148,13 @@ def compare(
         ("there", new, tune, check),
     ):
         mean = baselines.GeneMean().fit(adata[own], adata[own])
-        ridge = baselines.RidgeBinomial(seed=seed).fit(adata[fitted], adata[checked])
         ratios[f"gene mean, {where}"] = mean.predict(query)
-        ratios[f"ridge, {where}"] = ridge.predict(query)
+        for way, baseline in (
+            ("ridge", baselines.RidgeBinomial(seed=seed)),
+            ("hierarchical regression", baselines.HierarchicalBinomial(seed=seed)),
+        ):
+            baseline.fit(adata[fitted], adata[checked])
+            ratios[f"{way}, {where}"] = baseline.predict(query)
     args = {"indices": test, "return_numpy": True}
     ratios["SplicedVAE, elsewhere"] = model.get_splicing_ratio(**args)
     scvi.settings.seed = seed

@@ -9,7 +9,8 @@ that fit, also where cells are simulated and the true velocity is known.
 With spliced counts alone, a gene's own count is the numerator of the ratio that is scored. A model
 that reads it (``own_total``) knows that the ratio is 0 where no spliced molecule was counted: its
 D² says little of what it knows of cells, and it has no unspliced molecules to give to such a cell.
-:data:`NO_OWN` reads the cell's state alone.
+:data:`NO_OWN` reads the cell's state alone. The hierarchical regression always reads the own count,
+so it predicts for queries of totals only.
 """
 
 from __future__ import annotations
@@ -188,8 +189,12 @@ def _rows(train, val, truth, layer: str, models: dict, seed: int) -> dict[str, d
             pairs[row + DENOISED] = split_counts(means, ratios[row], model.input)
     cells = _as_total(cells)
     mean = baselines.GeneMean().fit(train, val)
-    ratios["GeneMean"] = mean.predict(cells)
-    pairs["GeneMean"] = split_counts(cells.X, ratios["GeneMean"], layer)
+    plain = {"GeneMean": mean}
+    if layer == "total":
+        plain["HierarchicalBinomial"] = baselines.HierarchicalBinomial(seed=seed).fit(train, val)
+    for row, baseline in plain.items():
+        ratios[row] = baseline.predict(cells)
+        pairs[row] = split_counts(cells.X, ratios[row], layer)
     for kind in dict.fromkeys((layer, "total")):
         row = "NearestNeighbours" + ("" if kind == layer else WRONG_INPUT)
         nearest = baselines.NearestNeighbours(seed=seed)

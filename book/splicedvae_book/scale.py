@@ -118,8 +118,7 @@ def _stream(path: Path, plan: pd.DataFrame, genes: int) -> None:
 def _train(path: Path, plan: pd.DataFrame, genes: int) -> None:
     datamodule = atlas.AtlasDataModule(atlas.Store(path))
     model = SplicedVAE(registry=datamodule.registry)
-    # the refit, which grows up to 20,000 cells and no further, is on no straight line
-    model.train(1, datamodule=datamodule, refit_head=False, enable_progress_bar=False)
+    model.train(1, datamodule=datamodule, enable_progress_bar=False)
 
 
 STEPS = {"build": _build, "stream": _stream, "train": _train}
