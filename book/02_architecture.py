@@ -23,12 +23,14 @@ import scvi
 import torch
 from IPython.display import Markdown
 from scvi.dataloaders import AnnDataLoader
+from torch.distributions import Normal, kl_divergence
 
 import splicedvae as sv
 import splicedvae_book as lab
 from splicedvae._regression import linear_ratio, ridge_binomial
-from splicedvae.head import RatioHead, ratio_loss
-from splicedvae.refit import refit_head, starting_values
+from splicedvae.head import HierarchicalLinear, RatioHead, ratio_loss
+from splicedvae.module import SplicedVAEModule
+from splicedvae.start import gene_statistics
 
 lab.profiles.quiet()
 lab.plots.use_style()
@@ -44,7 +46,7 @@ model = sv.SplicedVAE(adata)
 # %% [markdown]
 # ## The model in one picture
 
-# %% mystnb={"image": {"alt": "Diagram. Counts x of shape B by G enter an encoder, which gives a latent z of shape B by L; a decoder turns z into means of negative binomial counts, B by G. A new branch in orange leads from z to a splicing head and from there to predicted ratios, p with a hat, B by G, with s given n binomial. A dashed line leads from the counts to the head, past the latent: K principal components, and each gene's own count."}, "figure": {"caption": "The upper row is scVI. The orange branch is all that SplicedVAE adds. B cells in a minibatch, G genes, L latent dimensions, H hidden units, K components.", "name": "fig-architecture"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Diagram. Counts x of shape B by G enter an encoder, which gives a latent z of shape B by L; a decoder turns z into means of negative binomial counts, B by G. A new branch in orange leads from z to a splicing head and from there to predicted ratios, p with a hat, B by G, with s given n binomial. A dashed line leads from the counts to the head, past the latent: K principal components, and each gene's own count. Below the head stands the law of its weights, normal with a mean of C times the loadings of the gene."}, "figure": {"caption": "The upper row is scVI. The orange branch is all that SplicedVAE adds. B cells in a minibatch, G genes, L latent dimensions, H hidden units, K components. The law of $w$ is explained in the section on shared slopes.", "name": "fig-architecture"}} tags=["hide-input"]
 ax = lab.plots.architecture()
 
 # %% [markdown]
@@ -61,7 +63,7 @@ ax = lab.plots.architecture()
 # x_g \mid z &\sim \mathrm{NB}\big(\text{mean } \ell \rho_g(z),\ \theta_g\big),
 #   & \rho(z) &= \mathrm{softmax}\,f(z), \\
 # s_g \mid x, z &\sim \mathrm{Binomial}\big(n_g,\ \hat p_g(z, x)\big),
-#   & \hat p_g(z, x) &= \mathrm{sigmoid}\,h_g(z, x).
+#   & \hat p_g(z, x) &= \mathrm{sigmoid}\,\eta_g(z, x).
 # \end{aligned}
 # $$ (eq-model)
 #
@@ -71,7 +73,7 @@ ax = lab.plots.architecture()
 # *decoder* reads the counts from them again. Nobody tells either what the numbers should mean.
 # :::
 #
-# $f$ is the decoder and $h$ the {term}`head`. (The head may look at the totals too, as the dashed
+# $f$ is the decoder and $\eta$ the {term}`head`. (The head may look at the totals too, as the dashed
 # line does: $s$ is drawn after them.) The {term}`negative binomial` has one $\theta_g$ per
 # gene for {term}`overdispersion`. Nobody knows a cell's $z$, so the encoder learns to guess it: it
 # gives a normal distribution $q(z \mid x)$ with a mean and a standard deviation per dimension
@@ -111,14 +113,24 @@ pd.DataFrame({"shape": {name: tuple(tensor.shape) for name, tensor in steps.item
 # ## The head
 #
 # A head turns what it reads of a cell into one number per gene, on the {term}`logit` scale, where
-# any number is allowed:
+# any number is allowed. It reads three things:
 #
-# $$ h_g(z, x) = \big(W\, t(z)\big)_g + b_g + w_g\, o_g + (V y)_g . $$ (eq-head)
+# 1. the latent $z$, with covariates, such as a batch, if there are any;
+# 2. the first {term}`principal components` $y$ of the cell's log-normalised counts;
+# 3. for each gene its own log-normalised count $o_g$, in units of its spread.
 #
-# It reads three things: the latent $z$ (with covariates, such as a batch, if there are any); each
-# gene for itself, the gene's own log-normalised count $o_g$, in units of its spread; and the first
-# {term}`principal components` $y$ of the cell's log-normalised counts. This is all of its
-# arithmetic, as the package has it.
+# The first two are the *features* $h$ of a cell, the same for all of its genes. The third is a
+# gene's own. Each gene has a *weight* for every feature and one for its own count.
+#
+# Here is one gene in one cell, with two features only. In training, 0.8 of the gene's molecules were
+# spliced, a logit of 1.39. The cell has the features $h = (1, -2)$, and its count of the gene is one
+# spread above the mean, $o = 1$. The gene's weights are $(0.1,\ 0.05)$ on the features and $-0.2$ on
+# its own count. So the head says $1.39 + 0.1 \cdot 1 - 0.05 \cdot 2 - 0.2 \cdot 1 = 1.19$, a ratio of
+# 0.77. In letters,
+#
+# $$ \eta_g(z, x) = b_g + w_g \cdot h + v_g\, o_g, \qquad h = \big(t(z),\ y\big) . $$ (eq-head)
+#
+# And in the package:
 
 
 # %% tags=["hide-input"]
@@ -130,17 +142,22 @@ def show(thing):
 show(RatioHead.forward)
 
 # %% [markdown]
-# Four kinds differ in what the `trunk`, $t$, does before the last layer. The *linear* head has
-# none: $t$ changes nothing, and $h$ is a matrix and a bias. *mlp2* and *mlp3* put one and two hidden
-# layers before the output layer, and *bottleneck* puts two, the second one narrow. The paper uses
-# mlp2 {cite:p}`SplicedVAE2026`. More layers can bend the relation between state and ratio, and have
-# more to fit noise with.
+# `features` makes $o$ and $y$ of the counts, `trunk` is $t$, and `output` holds the weights.
+#
+# Four kinds of head differ in $t$. The *linear* head has none: $t$ changes nothing, and the head is
+# one linear map. *mlp2* and *mlp3* put one and two hidden layers before that map, and *bottleneck*
+# puts two, the second one narrow. The paper uses mlp2 {cite:p}`SplicedVAE2026`. More layers can bend
+# the relation between state and ratio, and have more to fit noise with. Here they are without
+# components and with plain weights (`l2=0`), as in the paper.
 
 # %%
 n_latent, n_genes = model.module.n_latent, adata.n_vars
 sizes = {
     activation: {
-        kind: sum(p.numel() for p in RatioHead(n_latent, n_genes, kind, activation).parameters())
+        kind: sum(
+            weights.numel()
+            for weights in RatioHead(n_latent, n_genes, kind, activation, l2=0).parameters()
+        )
         for kind in ("linear", "mlp2", "mlp3", "bottleneck")
     }
     for activation in ("sigmoid", "softmax")
@@ -157,21 +174,19 @@ lab.profiles.finding(
 )
 
 # %% [markdown]
-# Three details matter more than depth. The first is where the head starts. Its output weights are
-# zero and its bias is the logit of each gene's pooled training ratio, so before any training it
-# says what the {term}`gene mean` says. Whatever it says beyond that, it has learnt. The second is
-# `own_total`: the latent is shared by all genes and summarises them, but the count of the gene
-# itself says something that no summary keeps. One weight per gene lets the head look at it.
+# Three details matter more than depth. The first is where the head starts. Its weights are zero and
+# its intercept $b_g$ is the logit of the gene's pooled training ratio, so before any training it
+# says what the {term}`gene mean` says. Whatever it says beyond that, it has learnt.
 #
-# The third is `n_components`. A latent of few dimensions is made to rebuild counts, and it may lose
-# some of what totals say of ratios, which need not be what rebuilds counts best. What totals say of
-# ratios is also nearly linear in them: no bent function that we tried found more
-# ({doc}`chapter 3 <03_training>` tells which). So the plainest summary serves: a few dozen
-# principal components, which are fixed before training and are what the {term}`baseline` reads that
-# any statistician would try first, a regression for each gene. Their weights $V$ are no parameters:
-# they stay zero while the network trains, so that $z$ has to say all it can, and are found at the
-# end, in a way that a section below explains. {doc}`Chapter 3 <03_training>` takes each of these
-# parts away and measures what is lost.
+# The second is `own_total`. The latent is shared by all genes and summarises them. The count of the
+# gene itself says something that no summary keeps, and one weight per gene lets the head look at it.
+#
+# The third is `n_components`. A latent of few dimensions is made to rebuild counts. On the way it
+# may lose some of what totals say of ratios. What totals say of ratios is also nearly linear in
+# them: no bent function that we tried found more ({doc}`chapter 3 <03_training>` tells which). So
+# the plainest summary serves: thirty principal components, fixed before training. They are what the
+# {term}`baseline` reads that any statistician would try first, a regression for each gene.
+# {doc}`Chapter 3 <03_training>` takes each of these parts away and measures what is lost.
 #
 # :::{margin} Machine learning
 # **Principal components.** The directions along which cells differ most, each at a right angle to
@@ -182,8 +197,10 @@ lab.profiles.finding(
 # %%
 head = RatioHead(n_latent, n_genes, "mlp2")
 total, spliced, unspliced = (adata.layers[k][train] for k in ("total", "spliced", "unspliced"))
-head.initialise(*starting_values(total, spliced, unspliced))
-start = torch.sigmoid(head.eval()(torch.randn(5, n_latent), torch.randn(5, n_genes)))
+statistics = gene_statistics(total, spliced, unspliced)
+head.start(statistics)
+counts = torch.as_tensor(total[:5].toarray())  # five cells, with any latent
+start = torch.sigmoid(head.eval()(torch.randn(5, n_latent), counts))
 
 gene_mean = sv.baselines.GeneMean().fit(adata[train], adata[val]).mean_
 print(
@@ -208,8 +225,8 @@ print(torch.allclose(torch.softmax(torch.stack([a, b]), dim=0)[0], torch.sigmoid
 # ## What counts as wrong?
 #
 # A prediction $\hat p$ meets an {term}`entry` with $s$ spliced molecules of $n$, that is with $r =
-# s/n$. How wrong is it? Three answers to begin with, the first in the logit $\eta = h_g(z, x)$
-# that the head puts out, with $\hat p = \mathrm{sigmoid}(\eta)$:
+# s/n$. How wrong is it? Three answers to begin with, the first in the logit $\eta$ that the head
+# puts out, with $\hat p = \mathrm{sigmoid}(\eta)$:
 #
 # $$
 # \begin{aligned}
@@ -220,8 +237,9 @@ print(torch.allclose(torch.softmax(torch.stack([a, b]), dim=0)[0], torch.sigmoid
 # \end{aligned}
 # $$ (eq-losses)
 #
-# The package knows two more: the {term}`beta-binomial`, and the squared error with genes weighted
-# by their {term}`total counts <total count>`. Unfold the source to see all five.
+# The package knows three more: the {term}`beta-binomial`, the squared error with genes weighted by
+# their {term}`total counts <total count>`, and the {term}`quasi-binomial`, which is the default and
+# comes below. Unfold the source to see all six.
 
 # %% tags=["hide-output"]
 show(ratio_loss)
@@ -291,20 +309,240 @@ for kind in ("binomial", "mse", "l1"):
 # hard.
 # :::
 #
+# ## How much is a molecule worth?
+#
+# The binomial takes every molecule for independent evidence: forty weigh ten times as much as four.
+# But genes burst. Molecules that one burst made are of one age, and tend to be spliced together or
+# not at all. So real counts scatter about a ratio more than a binomial says ({term}`overdispersion`),
+# and the fortieth molecule of an entry tells less than the first. A loss that does not know this
+# listens too much to a few deep entries, and the more so the deeper the data.
+#
+# How much less does it tell? The scatter itself says so. Each gene has a {term}`concentration` $c$,
+# measured on the training cells before the training: if it is large, the binomial is right; if it is
+# small, the molecules of a cell go together. $n$ molecules then scatter as much as
+#
+# $$ n_\mathrm{eff} = n\, \frac{c + 1}{c + n} $$ (eq-effective)
+#
+# independent ones would {cite:p}`Williams1982`. Take $c = 20$ and 1, 10 and 100 molecules.
+
+# %%
+n = torch.tensor([[1.0, 10.0, 100.0]])
+case = torch.zeros(1, 3), 0.75 * n, 0.25 * n  # logit, s, u
+log_c = torch.full((3,), 20.0).log()
+weight = ratio_loss(*case, "quasi_binomial", None, log_c) / ratio_loss(*case, "binomial")
+pd.DataFrame({"molecules": n[0], "worth": (weight * n)[0]}).round(1)
+
+# %% [markdown]
+# One molecule counts in full, ten as seven, a hundred as seventeen and a half. However many there
+# are, they never count as more than $c + 1 = 21$. The default loss, the {term}`quasi-binomial`, is
+# the binomial with each entry multiplied by $(c + 1)/(c + n)$. It aims at the same ratio, since both
+# $s$ and $n$ are scaled by one factor.
+
+# %% tags=["hide-input"]
+c = statistics.concentration.numpy()
+deep = np.asarray(total.max(0).todense()).ravel()
+lab.profiles.finding(
+    f"half of the {n_genes} genes have a concentration below {np.median(c):.0f}. The deepest entry "
+    f"of all has {deep.max():.0f} molecules, which count as "
+    f"{(deep * (c + 1) / (c + deep))[deep.argmax()]:.0f}.",
+    profile,
+)
+
+# %% [markdown]
+# ## What few molecules can tell, and what many genes know
+#
+# In the head, a gene has some fifty weights: one for each latent dimension, one for each component,
+# one for its own count. (We call them *slopes* too, as in any regression.) Can its molecules tell
+# them? A gene with 100 molecules, of which 80 are spliced, tells one slope with a standard error of
+# $1/\sqrt{100 \cdot 0.8 \cdot 0.2} = 0.25$. The slopes that we look for are mostly below 0.1. So a
+# slope that such a gene tells alone is mostly noise, and it has fifty of them.
+#
+# A {term}`ridge penalty`, which draws slopes to 0, helps. But how strong should it be? The same for
+# all features? And why to 0? Statisticians have met the question among baseball players, whose
+# batting averages in the first weeks of a season are poor guides to the rest of it. It helps to draw
+# each player's average towards that of all players {cite:p}`Efron1975`. Players do not bat for one
+# another, yet the many tell what is likely of the one. The less players differ, the stronger the
+# pull. Such a law for all players is a {term}`prior`. It is not chosen but learnt, from the very
+# data that it is then used on. The larger the crowd, the better that works, and ours has as many
+# players as there are genes.
+#
+# ### Five genes
+#
+# Let us do it by hand. Five genes have one slope each. The first has 2,500 molecules, the last two
+# have 100. In all of them, 0.8 is spliced, which gives the noise as above. The slopes that each gene
+# tells alone are made up.
+
+# %%
+genes = pd.DataFrame(
+    {"molecules": [2500, 400, 400, 100, 100], "alone": [0.20, -0.10, 0.25, 0.35, -0.30]},
+    index=list("ABCDE"),
+)
+genes["noise"] = 1 / np.sqrt(genes["molecules"] * 0.8 * 0.2)  # standard error
+genes
+
+# %% [markdown]
+# Genes D and E stand out, and they are the ones with the fewest molecules. Is that chance? What we
+# see in the slopes is the spread of the true slopes and the noise, one on top of the other, and
+# variances add up. So we take the noise away, and what is left is how much true slopes spread.
+
+# %%
+seen, noise = (genes["alone"] ** 2).mean(), genes["noise"] ** 2
+spread = seen - noise.mean()  # variance of the true slopes: the prior
+genes["kept"] = spread / (spread + noise)
+genes["shrunk"] = genes["kept"] * genes["alone"]
+print(f"variance seen {seen:.3f} = noise {noise.mean():.3f} + true spread {spread:.3f}")
+genes.round(3)
+
+# %% [markdown]
+# Gene A keeps 93 % of its slope: its own molecules know better than the crowd. D keeps 35 %. Its
+# slope was the largest of all, and is now smaller than A's. Nobody chose these shares. They follow
+# from the noise of each gene and from a spread that all five have told together.
+#
+# ### The same in one loss
+#
+# This took two steps, first the spread, then the slopes. But it is also the lowest point of a single
+# loss, and a loss is what a network can be trained with. We no longer ask for one number per slope
+# but for what is known of it, a normal distribution with a mean $m$ and a variance $v$: its
+# {term}`variational posterior`. The loss has two terms. The first is how badly the slope fits what
+# the gene tells. The second is the KL divergence of the posterior from the prior, the price of
+# saying something particular about a gene, as the ELBO has one of saying something particular about
+# a cell. The width of the prior is a parameter like the others.
+
+# %%
+alone, variance = (torch.tensor(v.to_numpy(), dtype=torch.float32) for v in (genes["alone"], noise))
+mean, log_v = torch.zeros(5, requires_grad=True), torch.full((5,), -5.0, requires_grad=True)
+log_width = torch.tensor(-2.0, requires_grad=True)
+optimizer = torch.optim.Adam([mean, log_v, log_width], lr=0.03)
+for _ in range(600):
+    posterior, prior = Normal(mean, (log_v / 2).exp()), Normal(0.0, log_width.exp())
+    misfit = ((mean - alone) ** 2 + log_v.exp()) / (2 * variance)  # expected, in nats
+    loss = (misfit + kl_divergence(posterior, prior)).sum()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+genes["by one loss"], genes["± sd"] = mean.detach().numpy(), posterior.stddev.detach().numpy()
+print(f"width of the prior: {spread**0.5:.2f} by hand, {log_width.exp().item():.2f} by the loss")
+genes[["alone", "noise", "shrunk", "by one loss", "± sd"]].round(3)
+
+# %% [markdown]
+# Nearly the same slopes (the two ways estimate the spread a little differently, and five genes tell
+# it roughly). And each comes with how sure it is: always surer than the gene's own noise, since the
+# crowd has added to what is known.
+#
+# :::{exercise} A gene without molecules
+# :label: ex-sixth
+# A sixth gene, F, has no molecules at all, so its slope alone could be anything. Where does the
+# prior put it? Suppose now that genes which rise along the feature have slopes about $-0.2$, and
+# those that fall $+0.2$. F rises. Where should the prior put it?
+# :::
+#
+# :::{solution} ex-sixth
+# :class: dropdown
+# Its noise is infinite, so its share `kept` is 0, and its slope is 0, the mean of the prior, with
+# the whole width of the prior for an uncertainty. In the second case the prior's mean should be
+# $-0.2$ for F. What a gene's total does is known even where its splicing is not, and that is a
+# better guess than 0. The next section lets the head have it.
+# :::
+#
+# ### All genes, all features
+#
+# The head does this for some fifty slopes of all genes at once. The logit of the gene $g$ in the
+# cell $c$ is
+#
+# $$ \eta_{cg} = b_g + (A^\top h_c) \cdot w_g + a\, o_{cg} v_g, \qquad
+#    (w_g, v_g) \sim \mathcal N(C\, l_g,\; \sigma_g^2 I) . $$ (eq-prior)
+#
+# It is equation {eq}`eq-head` again, with slopes $A w_g$ on the features and $a v_g$ on the own
+# count. $A$, $a$, $C$ and $\sigma_g$ belong to the prior, and each answers a question.
+#
+# - $A$ and $a$, **how strong?** In the example one width served one feature. The matrix $A$ has a
+#   width along each direction of the features. Along a direction that says nothing of any gene, all
+#   slopes are drawn to nothing. Along one that many genes follow, the next gene is trusted too.
+#   $a$ is the width for own counts.
+# - $C\, l_g$, **why to 0?** The loadings $l_g$ are the correlations of the gene's total with the
+#   components (and a 1, for what all genes have in common). A gene that is being switched on along
+#   some direction rises in it, and has more of its molecules unspliced. So what its total does hints
+#   at what its ratio does. $C$ is how much, learnt from all genes.
+# - $\sigma_g$, **the same for all?** Most genes hardly follow the state of the cell; a few follow it
+#   far. A single width would draw those few in as hard as the others. So each gene has a scale of
+#   its own, drawn to 1. This makes the prior a $t$ distribution, here with 8 degrees of freedom,
+#   and a gene with evidence enough may stand out.
+#
+# :::{margin} Biology
+# **Switched on.** When a gene is switched on, its unspliced molecules come first and the spliced
+# ones a little later; when it is switched off, the unspliced ones go first. So ratios follow
+# change, of which totals show the course.
+# :::
+#
+# What does the prior cost? Take one weight whose prior is standard normal.
+
+# %%
+prior = Normal(0.0, 1.0)
+for what, posterior in {
+    "as the prior": Normal(0.0, 1.0),
+    "mean moved by one width": Normal(1.0, 1.0),
+    "ten times as sure": Normal(0.0, 0.1),
+}.items():
+    print(f"{what:24} {kl_divergence(posterior, prior):.2f} nats")
+
+# %% [markdown]
+# To say nothing is free. To move by one width of the prior costs half a nat, and to be ten times as
+# sure costs 1.8. A weight moves only where the likelihood of the counts gains more than that. With a
+# posterior $\mathcal N(m_j, v_j)$ for each weight $j$ of the gene, the price of all genes is
+#
+# $$ \mathrm{KL}\big(q(w) \,\|\, p(w)\big) = \tfrac12 \sum_g \sum_j \left[ \frac{v_{gj}}{\sigma_g^2}
+#    + \frac{\big(m_{gj} - (C l_g)_j\big)^2}{\sigma_g^2} - 1 - \log \frac{v_{gj}}{\sigma_g^2}
+#    \right] , $$ (eq-kl)
+#
+# and here it is, with a few nats that keep $b$, $C$ and $\sigma$ themselves within bounds.
+
+# %%
+show(HierarchicalLinear.penalty)
+
+# %% [markdown]
+# In training, weights have to be drawn from their posterior, since the loss asks what all weights
+# that are still possible would say. Draws of the weights would be shared by all cells of the
+# minibatch, which would err together and make the gradient noisy. But a logit is a sum of normal
+# weights, so it is normal itself, with mean $\sum_j m_j x_j$ and variance $\sum_j v_j x_j^2$ for
+# inputs $x_j$. Therefore each cell draws its logit in place of the weights: the same loss on
+# average, with much less noise ({term}`local reparameterisation`, {cite:p}`Kingma2015`). In
+# prediction the weights are at their means. Unfold the source to see both.
+
+# %% tags=["hide-output"]
+show(HierarchicalLinear.forward)
+
+# %% [markdown]
+# (A number for `head_l2` fixes the prior in place of learning it. The KL term then becomes
+# $\tfrac{\tau}{2} \lVert w \rVert^2$, a ridge penalty of that size, and the weights are single
+# numbers. The paper's head has none, `head_l2=0`.)
+#
+# ## The loss on one page
+#
+# Now everything is there. The loss of a {term}`minibatch` is the mean over cells of
+#
+# $$ \mathcal L = -\mathrm{ELBO}(x) + \lambda \Big[ \sum_g \mathrm{loss}(s_g, u_g, \hat p_g)
+#    + \tfrac1N\, \mathrm{KL}\big(q(w) \,\|\, p(w)\big) \Big] . $$ (eq-objective)
+#
+# The price of the weights is divided by the number $N$ of training cells, because all of them share
+# the weights. With 2,000 training cells, a minibatch of 100 bears a twentieth of it.
+
+# %%
+show(SplicedVAEModule.loss)
+
+# %% [markdown]
+# Encoder, decoder, head and prior learn from this one number, and what it has trained is what
+# predicts. Nothing is fitted afterwards. Change a line here, and the predictions change.
+#
 # ## Train it
 #
 # A few {term}`epochs <epoch>` are enough to see the machinery at work;
 # {doc}`chapter 3 <03_training>` trains in earnest. Fitting sees the training cells, validation
-# cells only watch, and test cells are not touched ({term}`train, val and test`). (One last step of
-# a training, the {term}`refit`, is left out here and taken below, where it is explained.)
+# cells only watch, and test cells are not touched ({term}`train, val and test`).
 
 # %%
-model.train(
-    max_epochs=3 if profile == "smoke" else 5,
-    split=(train, val),
-    refit_head=False,
-    enable_progress_bar=False,
-)
+epochs = 12
+model.train(max_epochs=epochs, split=(train, val), enable_progress_bar=False)
 
 # %% mystnb={"image": {"alt": "Three panels by epoch, each with a solid line for training and a dashed one for validation cells: the negative ELBO falls, the ratio loss moves little, and the Pearson correlation of the ratio is high from the first epoch."}, "figure": {"caption": "The correlation is high from the first epoch, since the head starts at the gene mean. Only what comes on top of it is learnt from cells.", "name": "fig-history"}}
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.2))
@@ -312,6 +550,75 @@ for ax, score in zip(axes, ("elbo", "ratio_loss", "ratio_pearson_r"), strict=Tru
     lab.plots.history(model.history, score, ax)
 
 # %% [markdown]
+# What does sharing do to real genes? To see it, each gene is also fitted alone, on the same features
+# and with no more of a penalty than keeps its slopes finite.
+
+
+# %%
+def features(cells):
+    """What the head reads of each cell, less the genes' own counts, (cells, L + K)."""
+    z = model.get_latent_representation(indices=cells)
+    counts = torch.as_tensor(adata.layers["total"][cells].toarray())
+    _, components = model.module.head.features(counts)
+    return np.column_stack([z, components.numpy()]).astype(float)
+
+
+model.to_device("cpu")
+known = features(train)
+molecules = [layer.toarray().astype(float) for layer in (spliced, total)]
+first = np.zeros((1 + known.shape[1], n_genes))  # intercept, then slopes
+first[0] = statistics.gene_logit
+output = model.module.head.output
+shared = output.mean[0, :, : known.shape[1]] @ output.mixing.T  # A w, (genes, L + K)
+slopes = {
+    "alone": ridge_binomial(known, *molecules, l2=1, weights=first),
+    "together": torch.column_stack([output.bias, shared]).T.detach().numpy(),
+}
+
+# %% mystnb={"image": {"alt": "Two panels. Left, a scatter plot with a dot per gene: its slope on the first principal component fitted alone, across, against the slope fitted together with all genes, up. Nearly all dots lie in a flat band near zero, which the dashed line of equal slopes crosses steeply. Right, a bar for each feature: the learned width of the prior, for latent dimensions in one colour and for components in another, with a dashed line at the common width of the start. The bars of the first components are the highest."}, "figure": {"caption": "Left: the slope of each gene on the first component, alone and together with all others. On the dashed line nothing would change; the band is much flatter. Colours: molecules of the gene in the training cells. Right: the width of the prior along each feature. It began at the dashed line, the same for all.", "name": "fig-together"}}
+one = pd.DataFrame({way: weights[1 + n_latent] for way, weights in slopes.items()})
+widths = output.mixing.square().sum(1).sqrt().detach().numpy()  # of the slopes, by feature
+figure, (ax, bars) = plt.subplots(1, 2, figsize=(9.4, 3.8))
+dots = ax.scatter(*one.to_numpy().T, c=np.log10(molecules[1].sum(0)), s=8, cmap="viridis")
+ax.axline((0, 0), slope=1, color=lab.plots.INK, ls="--", lw=1)
+ax.set(xlabel="slope, gene by gene", ylabel="slope, all genes together")
+top = 1.5 * one["together"].abs().max()
+ax.set_ylim(-top, top)
+figure.colorbar(dots, label=r"$\log_{10}$ molecules")
+
+for name, part, colour in (
+    ("latent", slice(None, n_latent), lab.plots.ORANGE),
+    ("components", slice(n_latent, None), lab.plots.BLUE),
+):
+    bars.bar(np.arange(len(widths))[part], widths[part], color=colour, label=name)
+bars.axhline(output.START, color=lab.plots.INK, ls="--", lw=1)
+bars.set(xlabel="feature", ylabel="width of the prior")
+_ = bars.legend()
+
+# %% tags=["hide-input"]
+held_out = [adata.layers[name][val] for name in ("spliced", "unspliced")]
+explained = {
+    way: sv.metrics.ratio_report(*held_out, linear_ratio(features(val), weights), gene_mean)["d2"]
+    for way, weights in slopes.items()
+}
+sd = one.std()
+lab.profiles.finding(
+    f"the slopes of {n_genes} genes on the first component have a standard deviation of "
+    f"{sd['alone']:.3f} gene by gene and of {sd['together']:.3f} together, where the gene "
+    f"that follows most stands out by {one['together'].abs().max() / sd['together']:.0f} "
+    f"standard deviations. The prior is {widths[n_latent:].max():.3f} wide along its widest component "
+    f"and {widths.min():.3f} along its narrowest feature. On the validation cells, slopes alone explain "
+    f"{explained['alone']:.3f} of the deviance beyond the gene mean (D²), slopes together "
+    f"{explained['together']:.3f}, both without the genes' own counts and after {epochs} epochs.",
+    profile,
+)
+
+# %% [markdown]
+# Alone, the genes have fitted noise: below 0, a D² says that the gene mean would have been better.
+# And the prior has sorted the features, though nobody has told it which matter. Where a feature has
+# lost its width, no gene is free to follow it. (The latent dimensions are still young here. What
+# they are worth after a whole training, {doc}`chapter 3 <03_training>` measures.)
+#
 # ## How loudly must the head ask?
 #
 # The paper's objective is the negative ELBO plus a splicing loss with a weight {term}`λ`,
@@ -322,18 +629,19 @@ for ax, score in zip(axes, ("elbo", "ratio_loss", "ratio_pearson_r"), strict=Tru
 # the encoder's weights.
 
 # %%
-model.to_device("cpu")
 module = model.module.eval()  # no dropout: the same pass for each term
 inference, generative, loss = module(tensors)
 s, u = tensors["spliced"], tensors["unspliced"]
 counted = (s + u > 0).sum()
 logit = module.splicing_logit(tensors, inference["qz"].loc)
+log_c = module.head.log_concentration
+entries = ratio_loss(logit, s, u, "quasi_binomial", None, log_c)
 
 terms = {
     "negative ELBO": (
         loss.reconstruction_loss["reconstruction_loss"] + sum(loss.kl_local.values())
     ).mean(),
-    "binomial, summed over genes": ratio_loss(logit, s, u, "binomial").sum(1).mean(),
+    "quasi-binomial, summed over genes": entries.sum(1).mean(),
     "MSE, summed over genes": ratio_loss(logit, s, u, "mse").sum(1).mean(),
     "MSE, mean over entries (the paper)": ratio_loss(logit, s, u, "mse").sum() / counted,
 }
@@ -353,7 +661,7 @@ scale = pd.DataFrame(
     }
 )
 
-# %% mystnb={"image": {"alt": "Two bar charts on logarithmic axes, the size of four loss terms and their gradients on the encoder: the negative ELBO, the binomial summed over genes, the squared error summed over genes, and the squared error averaged over entries. The last is smaller than the others by orders of magnitude in both."}, "figure": {"caption": "Averaged over entries, the splicing loss is smaller than the ELBO by orders of magnitude, and so is its pull on the encoder.", "name": "fig-scale"}}
+# %% mystnb={"image": {"alt": "Two bar charts on logarithmic axes, the size of four loss terms and their gradients on the encoder: the negative ELBO, the quasi-binomial summed over genes, the squared error summed over genes, and the squared error averaged over entries. The last is smaller than the others by orders of magnitude in both."}, "figure": {"caption": "Averaged over entries, the splicing loss is smaller than the ELBO by orders of magnitude, and so is its pull on the encoder.", "name": "fig-scale"}}
 axes = scale.plot.barh(
     subplots=True,
     layout=(1, 2),
@@ -369,12 +677,13 @@ for ax in axes.ravel():
 axes[0, 0].invert_yaxis()
 
 # %% tags=["hide-input"]
-elbo, binomial, _, averaged = scale.to_numpy()
+elbo, summed, _, averaged = scale.to_numpy()
 lab.profiles.finding(
-    f"the negative ELBO is {elbo[0]:,.0f} nats per cell, the summed binomial {binomial[0]:,.0f}, "
+    f"the negative ELBO is {elbo[0]:,.0f} nats per cell, the summed quasi-binomial "
+    f"{summed[0]:,.0f}, "
     f"and the averaged squared error {averaged[0]:.3f}. On the encoder, the averaged error pulls "
-    f"{binomial[1] / averaged[1]:,.0f} times less than the summed binomial, which in turn pulls "
-    f"{elbo[1] / binomial[1]:,.0f} times less than the ELBO.",
+    f"{summed[1] / averaged[1]:,.0f} times less than the summed quasi-binomial, which in turn pulls "
+    f"{elbo[1] / summed[1]:,.0f} times less than the ELBO.",
     profile,
 )
 
@@ -382,22 +691,89 @@ lab.profiles.finding(
 # (The head is young, and pulls harder as it learns; how the two splicing losses compare is what to
 # read off.) So $\lambda = 1$, read literally, leaves the encoder as it was: a mean over entries is
 # the sum per cell divided by the number of counted genes, and no weight of order one makes up for
-# that. What then is the right weight? There is one choice with a reason. Take the binomial, *sum*
-# it over genes as the ELBO does, and set $\lambda = 1$. Since $x = n = s + u$,
+# that.
 #
-# $$ \log p(x \mid z) + \log p(s \mid x, z) = \log p(s, u \mid z), $$
+# What then is the right weight? There is one choice with a reason. Take the binomial, *sum* it over
+# genes as the ELBO does, and set $\lambda = 1$. Since $x = n = s + u$,
 #
-# and the loss becomes the negative ELBO of a model of *both* counts, up to a constant. Neither term
-# needs a weight, as both are log-probabilities in nats. The default stays close to it, at half the
-# weight, $\lambda = 0.5$. (On real cells, while the model was built, the latent then gave less of
-# its reconstruction away than at 1, and held-out ratios came out alike.) A {term}`ridge penalty`
-# keeps the head close to the gene mean. The paper's setting remains within reach:
-# `ratio_loss="mse", ratio_reduction="mean", ratio_weight=1`.
+# $$ \log p(x \mid z) + \log p(s \mid x, z, w) = \log p(s, u \mid z, w), $$
+#
+# and the loss becomes the negative ELBO of a model of *both* counts and of the head's weights, up to
+# a constant. No term needs a weight, as all are log-probabilities in nats. This is the default, but
+# for the quasi-binomial, which also counts in nats, as many of them as independent molecules would
+# have. The paper's setting remains within reach: `sv.SplicedVAE(adata, **lab.fits.PAPER)`, in which
+# `ratio_loss="mse", ratio_reduction="mean", ratio_weight=1` is the loss.
+#
+# Does it matter for the predictions? We train the same network twice more. One has $\lambda = 0$, so
+# its head is never heard. The other has the paper's setting.
+
+
+# %%
+def trained(**settings):
+    """Ratios of the validation cells, after as short a training as above."""
+    scvi.settings.seed = 0
+    other = sv.SplicedVAE(adata, **settings)
+    other.train(max_epochs=epochs, split=(train, val), enable_progress_bar=False)
+    return other.get_splicing_ratio(indices=val, return_numpy=True)
+
+
+predicted = {
+    "the default, λ = 1": model.get_splicing_ratio(indices=val, return_numpy=True),
+    "λ = 0": trained(ratio_weight=0),
+    "the paper's setting": trained(**lab.fits.PAPER),
+}
+(
+    pd.DataFrame(
+        {
+            "typical distance from the gene mean": {
+                name: np.abs(ratio - gene_mean).mean() for name, ratio in predicted.items()
+            },
+            "D², validation cells": {
+                name: sv.metrics.ratio_report(*held_out, ratio, gene_mean)["d2"]
+                for name, ratio in predicted.items()
+            },
+        }
+    ).round(4)
+    + 0.0
+)
+
+# %% [markdown]
+# With $\lambda = 0$ the head still says the gene mean, to the last digit. What the loss does not ask
+# for is not learnt, and there is no other place where it could be.
+#
+# :::{exercise} A loss of your own
+# :label: ex-own
+# Change the loss so that entries with a single molecule are ignored, and train with it. Must the
+# head become worse, now that it sees fewer molecules?
+# :::
+#
+# :::{solution} ex-own
+# :class: dropdown
+# In a clone of the repository, edit `ratio_loss` in `head.py` or `loss` in `module.py`. In a
+# notebook, put another function where `module.py` looks for it:
+# ```python
+# import splicedvae.module
+#
+#
+# def deep_only(logit, spliced, unspliced, *settings):
+#     loss = ratio_loss(logit, spliced, unspliced, *settings)
+#     return torch.where(spliced + unspliced > 1, loss, 0.0)
+#
+#
+# splicedvae.module.ratio_loss = deep_only
+# own = trained()
+# splicedvae.module.ratio_loss = ratio_loss
+# print(sv.metrics.ratio_report(*held_out, own, gene_mean)["d2"])
+# ```
+# It becomes worse, D² falls by a tenth or so. A third of the observed entries hold a single molecule.
+# One of them says little, but all of them together are many. You have changed one line, and other
+# ratios came out.
+# :::
 #
 # :::{exercise} A weight for the paper's loss
 # :label: ex-weight
 # Which $\lambda$ would give the averaged squared error the same pull on the encoder as the summed
-# binomial? Why is it not simply the number of counted genes in a cell?
+# quasi-binomial? Why is it not simply the number of counted genes in a cell?
 # :::
 #
 # :::{solution} ex-weight
@@ -406,8 +782,8 @@ lab.profiles.finding(
 # pulls = scale["gradient on the encoder"]
 # print(pulls.iloc[1] / pulls.iloc[3], "counted genes per cell:", float(counted / len(s)))
 # ```
-# The number of counted genes turns the mean into a sum, no more. The binomial also weighs an entry
-# by its molecules, and its gradient lacks the squared error's factor $2 \hat p (1 - \hat p)$, which
+# The number of counted genes turns the mean into a sum, no more. The quasi-binomial also weighs an
+# entry by its effective molecules, and its gradient lacks the squared error's factor $2 \hat p (1 - \hat p)$, which
 # is small for the many genes with a ratio near 1.
 # :::
 #
@@ -429,123 +805,13 @@ lab.profiles.finding(
 # %%
 z = inference["qz"].loc
 for name, latent in (("coupled", z), ("detached", z.detach())):
-    term = ratio_loss(module.splicing_logit(tensors, latent), s, u).sum(1).mean()
+    logit = module.splicing_logit(tensors, latent)
+    term = ratio_loss(logit, s, u, "quasi_binomial", None, log_c).sum(1).mean()
     print(f"{name:8} gradient on the encoder: {float(pull(term)):.3g}")
 
 # %% [markdown]
 # `sv.SplicedVAE(adata, detach_head=True)` is the second. Whether multitask learning helps is then a
 # measurable question, coupled minus detached, and {doc}`chapter 3 <03_training>` measures it.
-#
-# ## Sharing strength between genes
-#
-# In the head, a gene has some fifty slopes: one for each latent dimension, one for each component,
-# one for its own count. It has some hundreds or thousands of molecules to learn them from, and most
-# of these are spliced, so each says little. Fitted by themselves, the slopes of a gene are mostly
-# noise. A penalty that draws them to 0 helps. But how strong should it be? The same for all fifty?
-# And why to 0?
-#
-# Statisticians have met the question among baseball players, whose batting averages in the first
-# weeks of a season are poor guides to the rest of it. A better one draws each player's average
-# towards that of all players, and how far is read from how much they spread
-# {cite:p}`Efron1975`. Players do not bat for one another, yet the many tell what is likely of the
-# one. This is {term}`empirical Bayes`: the {term}`prior` is not chosen but estimated, from the very
-# data that it is then used on. The larger the crowd, the better it works, and ours has as many
-# players as there are genes:
-#
-# $$ \mathrm{logit}\, p_{cg} = a_g + w_g \cdot (x_c, o_{cg}), \qquad
-#    w_g \sim t_\nu(B\, l_g,\, \Sigma), $$ (eq-prior)
-#
-# with $x_c$ here for features of the cell $c$, $z$ or $y$, and $w_g$ for the slopes of the gene on
-# them and on its own count. Each part of the prior answers one of the questions.
-#
-# - $\Sigma$, **how strong?** It says how far ratios follow each feature, and which slopes go
-#   together. A feature that says nothing of any gene has its slopes drawn to nothing; one that many
-#   genes follow is trusted in the next gene too. (Which slopes go together takes many genes to
-#   tell; the fewer there are, the more that part of $\Sigma$ is held back.)
-# - $B\, l_g$, **why to 0?** The loadings $l_g$ are the covariances of the gene's expression with
-#   the features. A gene that is being switched on along some direction rises in it, and has more of
-#   its molecules unspliced. So what its total does hints at what its ratio does, and $B$ is how
-#   much, learnt from all genes.
-# - $t_\nu$, **the same for all?** Most genes hardly follow the state of the cell; a few follow it
-#   far. A normal prior knows one width, and draws those few in as hard as the others. A $t$
-#   distribution (here with $\nu = 8$) is a normal one with a width per gene, so a gene with
-#   evidence enough may stand out.
-#
-# Slopes and prior depend on each other, so they are found in turns, by the EM algorithm: from the
-# prior, the slopes of each gene and how sure they are; from all slopes, and their uncertainty, the
-# prior; until little moves. The prior starts narrow and widens as far as the genes call for it, in
-# some twenty turns where cells are many, in a hundred where they are few. During training there
-# would be no point in it, since $z$ still moves. So it is done once, at the end, and `train` does
-# it by itself: encoder, decoder and everything that the head reads stay as they are, and only its
-# output layer is replaced. This is the {term}`refit`.
-#
-# It is done twice, once with the latent for features and once with the components, and the head's
-# logit is the mean of the two. Why not once, with both side by side? The encoder has been trained on
-# the ratios of these very cells, so on them its features look better than they are, and a
-# regression that could choose would lean on them too much; components know nothing of ratios. Two
-# predictors that err in different ways are better averaged than either is alone, which holds far
-# beyond this head. We take the refit now.
-#
-# :::{margin} Biology
-# **Switched on.** When a gene is switched on, its unspliced molecules come first and the spliced
-# ones a little later; when it is switched off, the unspliced ones go first. So ratios follow
-# change, of which totals show the course.
-# :::
-
-# %%
-refit_head(model, train)
-
-# %% [markdown]
-# To see what sharing does, each gene is also fitted by itself on $z$ and $y$, with no more of a
-# penalty than keeps its slopes finite.
-
-
-# %%
-def features(cells):
-    """What the head reads of each cell, less the genes' own counts, (cells, L + K)."""
-    head, z = model.module.head, model.get_latent_representation(indices=cells)
-    counts = torch.as_tensor(adata.layers["total"][cells].toarray())
-    y = (head.log_normalise(counts) - head.own_mean) @ head.components
-    return np.column_stack([z, y.numpy()]).astype(float)
-
-
-known = features(train)
-molecules = [layer.toarray().astype(float) for layer in (spliced, total)]
-first = np.zeros((1 + known.shape[1], n_genes))  # intercept, then slopes
-first[0] = starting_values(total, spliced, unspliced)[0]
-head = model.module.head
-together = head.output.bias[None], head.output.weight.T, head.component_weight.T
-slopes = {
-    "alone": ridge_binomial(known, *molecules, l2=1, weights=first),
-    "together": torch.cat(together).detach().numpy(),
-}
-
-# %% mystnb={"image": {"alt": "Scatter plot, a dot per gene: its slope on the first principal component fitted alone, across, against the slope fitted together with all genes, up. Nearly all dots lie in a flat band near zero, which the dashed line of equal slopes crosses steeply."}, "figure": {"caption": "The slope of each gene on the first component, fitted by itself and together with all others. On the dashed line nothing would change; the band is much flatter. Colours: molecules of the gene in the training cells.", "name": "fig-together"}}
-one = pd.DataFrame({way: weights[1 + n_latent] for way, weights in slopes.items()})
-figure, ax = plt.subplots()
-dots = ax.scatter(*one.to_numpy().T, c=np.log10(molecules[1].sum(0)), s=8, cmap="viridis")
-ax.axline((0, 0), slope=1, color=lab.plots.INK, ls="--", lw=1)
-ax.set(xlabel="slope, gene by gene", ylabel="slope, all genes together")
-top = 1.5 * one["together"].abs().max()
-ax.set_ylim(-top, top)
-_ = figure.colorbar(dots, label=r"$\log_{10}$ molecules")
-
-# %% tags=["hide-input"]
-held_out = [adata.layers[name][val] for name in ("spliced", "unspliced")]
-explained = {
-    way: sv.metrics.ratio_report(*held_out, linear_ratio(features(val), weights), gene_mean)["d2"]
-    for way, weights in slopes.items()
-}
-spread = one.std()
-lab.profiles.finding(
-    f"the slopes of {n_genes} genes on the first component have a standard deviation of "
-    f"{spread['alone']:.3f} gene by gene and of {spread['together']:.3f} together, where the gene "
-    f"that follows most stands out by {one['together'].abs().max() / spread['together']:.0f} "
-    "standard deviations. On the validation cells, the first explain "
-    f"{explained['alone']:.3f} of the deviance beyond the gene mean (D²), the second "
-    f"{explained['together']:.3f}, both without the genes' own counts and after few epochs.",
-    profile,
-)
 
 # %% [markdown]
 # ## Counts in, ratios out
@@ -556,6 +822,15 @@ lab.profiles.finding(
 # %%
 ratio = model.get_splicing_ratio(indices=test)
 ratio.iloc[:4, :5].round(3)
+
+# %% [markdown]
+# How sure is the model of them? `n_samples` draws latents of the cell, and weights of the head from
+# their posterior, and reads the ratios with each draw. How far the draws scatter is what the model
+# does not know. Here are the first cell and the first five genes.
+
+# %%
+draws = model.get_splicing_ratio(indices=test[:1], n_samples=200, return_mean=False)[:, 0]
+pd.DataFrame({"ratio": ratio.iloc[0], "± sd of draws": draws.std(0)}).head().round(4)
 
 # %% [markdown]
 # The head learns from $s$ and $u$, but it *reads* only $x$. To see this, we take the totals of the
@@ -624,13 +899,17 @@ print(f"{adata.layers['unspliced'][test].sum() / adata.layers['total'][test].sum
 # ## What we found
 #
 # Little has to be added: one linear map from the latent and a few components to the genes, a
-# sigmoid, and a loss. The choices that look large, softmax or sigmoid, are the same function. The
-# ones that look small decide: where the head starts, what it may see besides the latent, whether
-# genes learn alone or together, whether the loss counts molecules or entries, and above all whether
-# it is summed or averaged, since that is the difference between a voice that the encoder hears and
-# one that it does not. With the binomial, summed, at
-# $\lambda = 1$, the splicing loss would be no foreign addition at all but the other half of a
-# likelihood, and the default is not far from there.
+# sigmoid, and a loss. Some choices look large and are none: softmax and sigmoid are the same
+# function. Others look small and decide:
+#
+# - where the head starts, and what it may see besides the latent;
+# - whether genes learn alone or share a prior, since few of them can tell their slopes by themselves;
+# - whether the loss counts entries, molecules, or as many molecules as are independent;
+# - above all whether it is summed or averaged. The encoder hears the sum, and does not hear the mean.
+#
+# With everything summed, at $\lambda = 1$, the splicing loss is no foreign addition but the other
+# half of a likelihood, and the weights' prior is its third term. One number trains all of it, so
+# whoever wants another model changes one page of code.
 #
 # None of this says that the answer is any good. For that we train until it is done, and put the
 # result beside {term}`baselines <baseline>` and the {term}`noise ceiling`: {doc}`03_training`

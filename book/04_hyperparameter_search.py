@@ -33,8 +33,9 @@ lab.profiles.banner(whole, profile)
 # The paper names eight hyperparameters and gives a range for two of them, the {term}`latent`
 # dimension and the dropout. The steps in between, and all of the learning rate and of the weight
 # {term}`λ`, had to be filled in, so here they stand. What the paper's text fixes is fixed here too:
-# the loss is averaged over {term}`entries <entry>`, and the {term}`head` reads the latent alone, with
-# no penalty and no {term}`refit` ({doc}`chapter 2 <02_architecture>` explains each).
+# the loss is averaged over {term}`entries <entry>`, the {term}`head` reads the latent alone, and its
+# weights have no {term}`prior`, neither a fixed nor a learnt one ({doc}`chapter 2 <02_architecture>`
+# explains each).
 #
 # :::{margin} Machine learning
 # **Learning rate, optimiser, dropout.** The *learning rate* is the length of the step that weights
@@ -446,8 +447,10 @@ lab.profiles.finding(
 # %% [markdown]
 # :::{exercise} A space of your own
 # :label: ex-space
-# The paper's space does not contain our default, a linear head that sees more than the latent.
-# Search around it: the size of the latent, the penalty, the weight λ. Which of the three matters?
+# The paper's space does not contain our default, a linear head that sees more than the latent and
+# learns its prior. Search around it: the size of the latent, a prior that is fixed in place of the
+# learnt one, the weight λ. Which of the three matters? And does the best fixed prior reach the
+# learnt one, which needs no search?
 # :::
 #
 # :::{solution} ex-space
@@ -472,7 +475,11 @@ lab.profiles.finding(
 # optuna.importance.get_param_importances(study)
 # sv.search.confirm(study, adata, (train, val, test), max_epochs=epochs)
 # ```
-# Read the last line once, when you have decided that the search is over. If you then go back to
+# A number for `head_l2` is a fixed {term}`ridge penalty`: the search has to find what the default,
+# `head_l2=None`, learns with the weights. For the second question, set the best configuration beside
+# the same one without its `head_l2`.
+#
+# Read the last line of the code once, when you have decided that the search is over. If you then go back to
 # change the space because you did not like the test scores, the test cells have become validation
 # cells, and you need new ones.
 # :::

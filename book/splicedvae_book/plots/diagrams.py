@@ -69,6 +69,8 @@ def architecture(ax: Axes | None = None) -> Axes:
     _arrow(ax, (7.05, 0.8), (7.75, 0.8), ORANGE)
     _arrow(ax, (0.7, 1.8), (5.3, 0.7), "#777777", ls="--", connectionstyle="angle,angleB=0")
     ax.text(2.9, 0.78, "$K$ components, own count", ha="center", size=11, color="#555555")
+    prior = r"$w_g \sim \mathcal{N}(C\, l_g, \sigma_g^2)$"
+    ax.text(6.2, 0.15, prior, ha="center", size=12, color=ORANGE)
     for y, colour, law in (
         (2.75, GREEN, r"$x \sim \mathrm{NB}(\ell\rho, \theta)$"),
         (0.15, ORANGE, r"$s \sim \mathrm{Binomial}(n, \hat p)$"),
