@@ -46,7 +46,7 @@ model = sv.SplicedVAE(adata)
 # %% [markdown]
 # ## The model in one picture
 
-# %% mystnb={"image": {"alt": "Diagram. Counts x of shape B by G enter an encoder, which gives a latent z of shape B by L; a decoder turns z into means of negative binomial counts, B by G. A new branch in orange leads from z to a splicing head and from there to predicted ratios, p with a hat, B by G, with s given n binomial. A dashed line leads from the counts to the head, past the latent: K principal components, and each gene's own count. Below the head stands the law of its weights, normal with a mean of C times the loadings of the gene."}, "figure": {"caption": "The upper row is scVI. The orange branch is all that SplicedVAE adds. B cells in a minibatch, G genes, L latent dimensions, H hidden units, K components. The law of $w$ is explained in the section on shared slopes.", "name": "fig-architecture"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Diagram. Counts x of shape B by G enter an encoder, which gives a latent z of shape B by L; a decoder turns z into means of negative binomial counts, B by G. A new branch in orange leads from z to a splicing head and from there to predicted ratios, p with a hat, B by G, with s given n binomial. A dashed line leads from the counts to the head, past the latent: K principal components, and each gene's own count. Below the head stands the law of its weights, normal with a mean of C times the loadings of the gene."}, "figure": {"caption": "The upper row is scVI. The orange branch is all that SplicedVAE adds. B cells in a minibatch, G genes, L latent dimensions, H hidden units, K components. The law of the head's weights is explained further below.", "name": "fig-architecture"}} tags=["hide-input"]
 ax = lab.plots.architecture()
 
 # %% [markdown]
@@ -340,11 +340,13 @@ pd.DataFrame({"molecules": n[0], "worth": (weight * n)[0]}).round(1)
 
 # %% tags=["hide-input"]
 c = statistics.concentration.numpy()
-deep = np.asarray(total.max(0).todense()).ravel()
+middle, n = np.median(c), total.tocoo()
+worth = (n.data * (c[n.col] + 1) / (c[n.col] + n.data)).sum() / n.data.sum()
 lab.profiles.finding(
-    f"half of the {n_genes} genes have a concentration below {np.median(c):.0f}. The deepest entry "
-    f"of all has {deep.max():.0f} molecules, which count as "
-    f"{(deep * (c + 1) / (c + deep))[deep.argmax()]:.0f}.",
+    f"half of the {n_genes} genes have a concentration below {middle:.0f}. In the gene in the middle, "
+    f"10 molecules count as {10 * (middle + 1) / (middle + 10):.1f} and 100 as "
+    f"{100 * (middle + 1) / (middle + 100):.0f}. All molecules of the training cells together count as "
+    f"{worth:.0%} of their number.",
     profile,
 )
 
@@ -353,9 +355,10 @@ lab.profiles.finding(
 #
 # In the head, a gene has some fifty weights: one for each latent dimension, one for each component,
 # one for its own count. (We call them *slopes* too, as in any regression.) Can its molecules tell
-# them? A gene with 100 molecules, of which 80 are spliced, tells one slope with a standard error of
-# $1/\sqrt{100 \cdot 0.8 \cdot 0.2} = 0.25$. The slopes that we look for are mostly below 0.1. So a
-# slope that such a gene tells alone is mostly noise, and it has fifty of them.
+# them? Take a gene with 100 molecules, of which 80 are spliced, and one feature of variance 1. The
+# gene tells its slope with a standard error of $1/\sqrt{100 \cdot 0.8 \cdot 0.2} = 0.25$. The slopes
+# that we look for are mostly of the size of 0.1 or less. So a slope that such a gene tells alone is
+# mostly noise, and it has fifty of them.
 #
 # A {term}`ridge penalty`, which draws slopes to 0, helps. But how strong should it be? The same for
 # all features? And why to 0? Statisticians have met the question among baseball players, whose
@@ -575,7 +578,7 @@ slopes = {
     "together": torch.column_stack([output.bias, shared]).T.detach().numpy(),
 }
 
-# %% mystnb={"image": {"alt": "Two panels. Left, a scatter plot with a dot per gene: its slope on the first principal component fitted alone, across, against the slope fitted together with all genes, up. Nearly all dots lie in a flat band near zero, which the dashed line of equal slopes crosses steeply. Right, a bar for each feature: the learned width of the prior, for latent dimensions in one colour and for components in another, with a dashed line at the common width of the start. The bars of the first components are the highest."}, "figure": {"caption": "Left: the slope of each gene on the first component, alone and together with all others. On the dashed line nothing would change; the band is much flatter. Colours: molecules of the gene in the training cells. Right: the width of the prior along each feature. It began at the dashed line, the same for all.", "name": "fig-together"}}
+# %% mystnb={"image": {"alt": "Two panels. Left, a scatter plot with a dot per gene: its slope on the first principal component fitted alone, across, against the slope fitted together with all genes, up. Nearly all dots lie in a flat band a little above zero, which the dashed line of equal slopes crosses steeply. Right, a bar for each feature: the learned width of the prior, for latent dimensions in one colour and for components in another, with a dashed line at the common width of the start. The bars of the first components are the highest."}, "figure": {"caption": "Left: the slope of each gene on the first component, alone and together with all others. On the dashed line nothing would change; the band is much flatter. Colours: molecules of the gene in the training cells. Right: the width of the prior along each feature. It began at the dashed line, the same for all.", "name": "fig-together"}}
 one = pd.DataFrame({way: weights[1 + n_latent] for way, weights in slopes.items()})
 widths = output.mixing.square().sum(1).sqrt().detach().numpy()  # of the slopes, by feature
 figure, (ax, bars) = plt.subplots(1, 2, figsize=(9.4, 3.8))
@@ -601,12 +604,12 @@ explained = {
     way: sv.metrics.ratio_report(*held_out, linear_ratio(features(val), weights), gene_mean)["d2"]
     for way, weights in slopes.items()
 }
-sd = one.std()
+sd, centre = one.std(), one["together"].mean()
 lab.profiles.finding(
     f"the slopes of {n_genes} genes on the first component have a standard deviation of "
-    f"{sd['alone']:.3f} gene by gene and of {sd['together']:.3f} together, where the gene "
-    f"that follows most stands out by {one['together'].abs().max() / sd['together']:.0f} "
-    f"standard deviations. The prior is {widths[n_latent:].max():.3f} wide along its widest component "
+    f"{sd['alone']:.3f} gene by gene and of {sd['together']:.3f} together, where one gene stands out "
+    f"from the others by {(one['together'] - centre).abs().max() / sd['together']:.0f} standard "
+    f"deviations. Their mean is {centre:.3f}. The prior is {widths[n_latent:].max():.3f} wide along its widest component "
     f"and {widths.min():.3f} along its narrowest feature. On the validation cells, slopes alone explain "
     f"{explained['alone']:.3f} of the deviance beyond the gene mean (D²), slopes together "
     f"{explained['together']:.3f}, both without the genes' own counts and after {epochs} epochs.",
@@ -615,9 +618,10 @@ lab.profiles.finding(
 
 # %% [markdown]
 # Alone, the genes have fitted noise: below 0, a D² says that the gene mean would have been better.
-# And the prior has sorted the features, though nobody has told it which matter. Where a feature has
-# lost its width, no gene is free to follow it. (The latent dimensions are still young here. What
-# they are worth after a whole training, {doc}`chapter 3 <03_training>` measures.)
+# Together, they lie about a mean that is not 0: it is what $C$ has learnt of all genes. And the
+# prior has sorted the features, though nobody has told it which matter. Where a feature has lost its
+# width, no gene is free to follow it. (The latent dimensions are still young here. What they are
+# worth after a whole training, {doc}`chapter 3 <03_training>` measures.)
 #
 # ## How loudly must the head ask?
 #
@@ -699,9 +703,9 @@ lab.profiles.finding(
 # $$ \log p(x \mid z) + \log p(s \mid x, z, w) = \log p(s, u \mid z, w), $$
 #
 # and the loss becomes the negative ELBO of a model of *both* counts and of the head's weights, up to
-# a constant. No term needs a weight, as all are log-probabilities in nats. This is the default, but
-# for the quasi-binomial, which also counts in nats, as many of them as independent molecules would
-# have. The paper's setting remains within reach: `sv.SplicedVAE(adata, **lab.fits.PAPER)`, in which
+# a constant. No term needs a weight, as all are log-probabilities in nats. This is the default, with
+# the quasi-binomial in place of the binomial: its nats are those of the effective number of
+# molecules. The paper's setting remains within reach: `sv.SplicedVAE(adata, **lab.fits.PAPER)`, in which
 # `ratio_loss="mse", ratio_reduction="mean", ratio_weight=1` is the loss.
 #
 # Does it matter for the predictions? We train the same network twice more. One has $\lambda = 0$, so

@@ -378,7 +378,8 @@ def q5_many_genes(env):
     expected = gene_statistics(*counts).gene_logit.to(torch.float64)
     bias = grading.call(env, "first_bias", s, u, shape=(60,))
     hint = "Most molecules are spliced here, and some genes lack one form, or both."
-    grading.agree("first_bias", bias, expected, hint, tolerance=1e-4)
+    # The package also adds half a molecule of each form to the share of all: no share is then 0.
+    grading.agree("first_bias", bias, expected, hint, tolerance=2e-3)
 
 
 # %% [raw]
