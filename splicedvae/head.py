@@ -66,6 +66,8 @@ class GeneStatistics:
         Share of the counts, mean 1.
     concentration
         How little counts scatter about a ratio, see :func:`splicedvae.metrics.fit_concentration`.
+    measured
+        Share of the cells in which both forms were counted, a scalar.
     """
 
     gene_logit: torch.Tensor
@@ -76,6 +78,7 @@ class GeneStatistics:
     loadings: torch.Tensor
     gene_weight: torch.Tensor
     concentration: torch.Tensor
+    measured: torch.Tensor
 
 
 class Features(nn.Module):
@@ -137,6 +140,9 @@ class HierarchicalLinear(nn.Module):
         Length of l, less the 1 that it begins with.
     own
         Read the gene's own count too.
+    n_covariates
+        How many features, the last ones, are covariates: they have a width each and are not mixed
+        with the others.
     copies
         Number of weight vectors that make up a gene's by their difference: 2 for a softmax.
     """
@@ -147,15 +153,23 @@ class HierarchicalLinear(nn.Module):
     SCALE_DEGREES_OF_FREEDOM = 8.0  # makes the prior a t: few genes may vary much more than most
 
     def __init__(
-        self, n_features: int, n_genes: int, n_loadings: int, own: bool = True, copies: int = 1
+        self,
+        n_features: int,
+        n_genes: int,
+        n_loadings: int,
+        own: bool = True,
+        n_covariates: int = 0,
+        copies: int = 1,
     ):
         super().__init__()
-        width = n_features + own
+        # the own count's weight comes first: scArches adds the columns of new batches at the end
+        self.own, width = int(own), n_features + own
         self.bias = nn.Parameter(torch.zeros(n_genes))
         self.mean = nn.Parameter(torch.zeros(copies, n_genes, width))
         self.log_variance = nn.Parameter(torch.zeros(copies, n_genes, width))
         self.log_scale = nn.Parameter(torch.zeros(n_genes))
-        self.mixing = nn.Parameter(self.START * torch.eye(n_features))
+        self.mixing = nn.Parameter(self.START * torch.eye(n_features - n_covariates))
+        self.covariate_width = nn.Parameter(torch.full((n_covariates,), math.log(self.START)))
         self.own_width = nn.Parameter(torch.tensor(math.log(self.START))) if own else None
         self.of_loadings = nn.Parameter(torch.zeros(1 + n_loadings, width))
         self.register_buffer("loadings", torch.ones(n_genes, 1 + n_loadings))
@@ -190,7 +204,7 @@ class HierarchicalLinear(nn.Module):
 
         Returns
         -------
-        (S, G, features), the own count's weight last.
+        (S, G, features), the own count's weight first.
         """
         noise = torch.randn(n, *self.mean.shape, device=self.mean.device)
         return _difference(self.mean + self.log_variance.mul(0.5).exp() * noise, dim=1)
@@ -219,18 +233,18 @@ class HierarchicalLinear(nn.Module):
         """
         given = weights is not None
         weights = weights if given else _difference(self.mean)
-        d = h.shape[-1]
-        h = h @ self.mixing
-        logit = h @ weights[..., :d].mT + self.bias
-        if self.own_width is not None:
+        d = len(self.mixing)
+        h = torch.cat([h[..., :d] @ self.mixing, h[..., d:] * self.covariate_width.exp()], dim=-1)
+        logit = h @ weights[..., self.own :].mT + self.bias
+        if self.own:
             width = self.own_width.exp()
-            logit = logit + own * (width * weights[..., None, :, d])
+            logit = logit + own * (width * weights[..., None, :, 0])
         if not self.training or given:
             return logit
         variance = self.log_variance.exp().sum(0)
-        spread = h.square() @ variance[:, :d].mT
-        if self.own_width is not None:
-            spread = torch.addcmul(spread, own.square(), width.square() * variance[:, d])
+        spread = h.square() @ variance[:, self.own :].mT
+        if self.own:
+            spread = torch.addcmul(spread, own.square(), width.square() * variance[:, 0])
         return torch.addcmul(logit, spread.sqrt(), torch.randn_like(logit))
 
     def penalty(self) -> torch.Tensor:
@@ -328,7 +342,7 @@ class RatioHead(nn.Module):
     r"""From the latent to each gene's splicing ratio, on the logit scale.
 
     .. math:: \eta_g = \mathrm{logit}\,\hat p_g = b_g + w_g \cdot h + v_g o_g,
-              \qquad h = \big(t(z, \text{covariates}),\; y\big)
+              \qquad h = \big(y,\; t(z, \text{covariates})\big)
 
     with hidden layers :math:`t`, principal components :math:`y` of the cell's log-normalised input
     and the gene's own standardised count :math:`o_g`. It starts at the gene mean: weights are zero
@@ -400,12 +414,16 @@ class RatioHead(nn.Module):
         self.features = Features(n_genes, k)
         if l2 is None:
             n_loadings = min(N_LOADINGS, n_genes - 1)
-            self.output = HierarchicalLinear(widths[-1] + k, n_genes, n_loadings, own_total, copies)
+            n_covariates = 0 if hidden else n_in - n_latent
+            self.output = HierarchicalLinear(
+                k + widths[-1], n_genes, n_loadings, own_total, n_covariates, copies
+            )
         else:
-            self.output = PenalisedLinear(widths[-1] + k, n_genes, own_total, copies, l2)
+            self.output = PenalisedLinear(k + widths[-1], n_genes, own_total, copies, l2)
         # measured on the training cells by `start`, saved with the weights
         self.log_concentration = nn.Parameter(torch.full((n_genes,), math.log(20.0)))
         self.register_buffer("gene_weight", torch.ones(n_genes))
+        self.register_buffer("measured", torch.tensor(1.0))
         self.register_buffer("started", torch.tensor(False))
 
     def start(self, statistics: GeneStatistics) -> None:
@@ -420,6 +438,7 @@ class RatioHead(nn.Module):
             self.output.start(statistics)
             self.log_concentration.copy_(statistics.concentration.log())
             self.gene_weight.copy_(statistics.gene_weight)
+            self.measured.copy_(statistics.measured)
             for name in ("depth", "own_mean", "own_std"):
                 getattr(self.features, name).copy_(getattr(statistics, name))
             k = min(self.features.components.shape[1], statistics.components.shape[1])
@@ -463,7 +482,7 @@ class RatioHead(nn.Module):
         h = torch.cat([z, *(c.expand(*z.shape[:-1], -1) for c in covariates)], dim=-1)
         # batch norm wants two dimensions: fold the samples into the cells and back
         h = self.trunk(h.reshape(-1, h.shape[-1])).reshape(*h.shape[:-1], -1)
-        h = torch.cat([h, components.expand(*h.shape[:-1], -1)], dim=-1)
+        h = torch.cat([components.expand(*h.shape[:-1], -1), h], dim=-1)
         return self.output(h, own, weights)
 
 

@@ -278,7 +278,7 @@ class SplicedVAE(SplicingMixin, SCVI):
             There is no model, it is damaged or of another class, or its genes are others.
         """
         try:
-            _, genes, _, _ = _load_saved_files(
+            _, genes, state, _ = _load_saved_files(
                 dir_path, load_adata=False, prefix=kwargs.get("prefix"), map_location="cpu"
             )
         except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
@@ -286,6 +286,11 @@ class SplicedVAE(SplicingMixin, SCVI):
                 f"The model in {dir_path} can't be read ({type(error).__name__}: {error}). It is "
                 "damaged or only half there."
             ) from error
+        if "head.component_weight" in state:
+            raise ValueError(
+                f"The model in {dir_path} was saved by an earlier version of splicedvae, before "
+                "the head had a learned prior. Train it again, or install the version that saved it."
+            )
         if isinstance(adata, AnnData):  # scvi-tools also takes False: a model of a datamodule
             same_genes(adata, pd.Index(genes), f"the model in {dir_path}")
         return super().load(dir_path, adata, **kwargs)

@@ -199,7 +199,8 @@ class SplicedVAEModule(VAE):
         entries = ratio_loss(logit, spliced, unspliced, self.ratio_loss_kind, *parameters)  # (B, G)
         n = spliced + unspliced
         counted = (n > 0).to(logit.dtype)
-        share = len(n) / n_obs  # of the penalty, which all training cells bear together
+        # all cells whose ratios are known bear the penalty together; the others teach nothing
+        share = known.sum() / (n_obs * self.head.measured)
         objective = entries.sum() + share * self.head.output.penalty()
         objective = objective / (
             len(n) if self.ratio_reduction == "sum" else counted.sum().clamp_min(1)

@@ -103,5 +103,6 @@ def gene_statistics(
         space.loadings,
         n / n.mean(),
         fit_concentration(spliced, unspliced, ratio),
+        known.mean(),
     )
     return GeneStatistics(*(torch.as_tensor(v, dtype=torch.float32) for v in values))

@@ -16,6 +16,9 @@ from torch import optim
 
 from .head import one_of
 
+# A variance falls by factors of 100, and its gradient with it, so the memory of its size is short.
+_ADAM = {"eps": 1e-8, "weight_decay": 0.0, "betas": (0.9, 0.99)}
+HEAD_SETTINGS = {"Adam": _ADAM, "AdamW": _ADAM, "RMSprop": {"eps": 1e-8, "weight_decay": 0.0}}
 OPTIMIZERS = {"Adam": optim.Adam, "AdamW": optim.AdamW, "RMSprop": optim.RMSprop}
 
 
@@ -69,7 +72,7 @@ def optimizer(
     return OPTIMIZERS[kind](
         [
             {"params": group, "lr": lr * scale, "scheduled": scheduled}
-            | ({"eps": 1e-8, "weight_decay": 0.0} if scheduled else {})
+            | (HEAD_SETTINGS.get(kind, {}) if scheduled else {})
             for (scale, scheduled), group in groups.items()
         ],
         lr=lr,

@@ -20,7 +20,7 @@ import splicedvae as sv
 from splicedvae.atlas import AtlasDataModule, Store, build_store, minibatch_entropy
 from splicedvae.atlas.blocks import BlockSampler, by_anndata, chosen_engine
 from splicedvae.atlas.loader import _Minibatches
-from splicedvae.refit import stacked
+from splicedvae.start import stacked
 
 GENES = 30
 ANNBATCH = find_spec("annbatch") is not None

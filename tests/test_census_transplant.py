@@ -80,7 +80,7 @@ def test_weights_of_shared_genes_are_equal_to_the_bit(
     assert torch.equal(new["px_r"][shared], px_r[from_])
     rest = [k for k in old if k.startswith("z_encoder") and k != first]
     assert len(rest) > 10 and all(torch.equal(new[k], old[k]) for k in rest)
-    assert not ours.module.head.initialised and not ours.is_trained
+    assert not ours.module.head.started and not ours.is_trained
 
 
 def test_latent_is_that_of_scvis_own_query_path(pretrained, query):
@@ -191,7 +191,7 @@ def test_frozen_weights_stay_and_the_head_learns(pretrained, query):
     after = model.module.state_dict()
     moved = {k for k in after if not torch.equal(before[k], after[k])}
     assert {k.split(".")[0] for k in moved} == {"head"}
-    assert "head.output.weight" in moved
+    assert {"head.output.mean", "head.output.mixing"} <= moved
 
 
 def test_frozen_batch_norms_show_the_head_what_it_will_see(pretrained, query):
@@ -233,7 +233,7 @@ def test_learning_rates_by_parameter():
 def test_initialise_does_it_in_one_call_and_the_model_trains_and_loads(pretrained, query, tmp_path):
     _, _, folder = pretrained()
     model = census.initialise(query, checkpoint=folder, pretrained_lr=0.1, head_l2=10.0)
-    assert model.adata.n_vars == SHARED and model.module.head_l2 == 10.0
+    assert model.adata.n_vars == SHARED and model.module.head.output.l2 == 10.0
     model.train(2, split=(np.arange(150), np.arange(150, 200)), enable_progress_bar=False)
     ratio = model.get_splicing_ratio(return_numpy=True)
     model.save(str(tmp_path / "model"))

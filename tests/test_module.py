@@ -8,7 +8,15 @@ import torch
 from scipy import stats
 from scipy.special import betaln, expit, gammaln
 
-from splicedvae.head import ACTIVATIONS, HEADS, RatioHead, ratio_loss
+from splicedvae.head import (
+    ACTIVATIONS,
+    HEADS,
+    GeneStatistics,
+    HierarchicalLinear,
+    PenalisedLinear,
+    RatioHead,
+    ratio_loss,
+)
 from splicedvae.module import SplicedVAEModule
 
 B, G, L = 16, 7, 3
@@ -55,7 +63,9 @@ def test_kl_and_negative_binomial_against_closed_forms(counts):
     assert losses.loss.item() == pytest.approx((expected + kl).mean(), rel=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["binomial", "beta_binomial", "mse", "weighted_mse", "l1"])
+@pytest.mark.parametrize(
+    "kind", ["quasi_binomial", "binomial", "beta_binomial", "mse", "weighted_mse", "l1"]
+)
 def test_ratio_losses_by_hand(kind, counts):
     rng = np.random.default_rng(1)
     s, u = counts
@@ -65,8 +75,10 @@ def test_ratio_losses_by_hand(kind, counts):
     p, c = expit(logit), np.exp(log_c)
     r = s / np.maximum(n, 1)
     choose = gammaln(n + 1) - gammaln(s + 1) - gammaln(u + 1)
+    binomial = -(stats.binom.logpmf(s, n, p) - choose)
     expected = {
-        "binomial": -(stats.binom.logpmf(s, n, p) - choose),
+        "quasi_binomial": (c + 1) / (c + n) * binomial,
+        "binomial": binomial,
         "beta_binomial": -(stats.betabinom.logpmf(s, n, p * c, (1 - p) * c) - choose),
         "mse": (p - r) ** 2 * (n > 0),
         "weighted_mse": weight * (p - r) ** 2 * (n > 0),
@@ -88,7 +100,9 @@ def test_beta_binomial_with_large_concentration_is_binomial(counts):
     np.testing.assert_allclose(beta, ratio_loss(logit, s, u, "binomial"), atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["binomial", "beta_binomial", "mse", "weighted_mse", "l1"])
+@pytest.mark.parametrize(
+    "kind", ["quasi_binomial", "binomial", "beta_binomial", "mse", "weighted_mse", "l1"]
+)
 def test_entries_without_counts_have_no_influence(kind, counts):
     s, u = (torch.tensor(c, dtype=torch.float64) for c in counts)
     logit = torch.randn(B, G, dtype=torch.float64, requires_grad=True)
@@ -105,53 +119,47 @@ def test_entries_without_counts_have_no_influence(kind, counts):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_head_starts_at_the_gene_mean(head, activation):
     module = RatioHead(L, G, head=head, activation=activation, n_components=2).eval()
-    gene_logit = torch.randn(G)
-    depth, zeros, ones = torch.tensor(1e4), torch.zeros(G), torch.ones(G)
-    module.initialise(gene_logit, depth, zeros, ones, torch.randn(G, 2), ones, ones)
+    gene_logit, ones = torch.randn(G), torch.ones(G)
+    made_with = (torch.tensor(1e4), torch.zeros(G), ones, torch.randn(G, 2), torch.randn(G, 2))
+    module.start(GeneStatistics(gene_logit, *made_with, ones, ones, torch.tensor(1.0)))
     for shape in ((B, L), (4, B, L)):
-        out = module(torch.randn(shape), torch.randn(B, G))
+        out = module(torch.randn(shape), torch.rand(B, G))
         torch.testing.assert_close(out, gene_logit.expand(*shape[:-1], G))
 
 
 def test_softmax_of_two_is_a_sigmoid_of_the_difference():
     torch.manual_seed(0)
-    two, one = (
-        RatioHead(L, G, activation=activation, own_total=False)
-        for activation in ("softmax", "sigmoid")
-    )
-    torch.nn.init.normal_(two.output.weight)
-    torch.nn.init.normal_(two.output.bias)
-    with torch.no_grad():
-        for name in ("weight", "bias"):
-            spliced, unspliced = getattr(two.output, name).chunk(2)
-            getattr(one.output, name).copy_(spliced - unspliced)
+    two, one = (PenalisedLinear(L, G, False, copies, 0.0) for copies in (2, 1))
+    torch.nn.init.normal_(two.mean)
+    one.mean.data[0] = two.mean.data[0] - two.mean.data[1]
     z, own = torch.randn(B, L), torch.zeros(B, G)
-    pair = two.output(z).reshape(B, 2, G)
+    pair = torch.stack([z @ weight.T for weight in two.mean], 1)  # (B, 2, G)
     torch.testing.assert_close(torch.softmax(pair, 1)[:, 0], torch.sigmoid(one(z, own)))
-    torch.testing.assert_close(torch.sigmoid(two(z, own)), torch.sigmoid(one(z, own)))
+    torch.testing.assert_close(two(z, own), one(z, own))
 
 
 def test_own_total_moves_only_its_own_gene():
-    head = RatioHead(L, G)
-    torch.nn.init.normal_(head.own_weight)
+    linear = HierarchicalLinear(L, G, 0).eval()
+    torch.nn.init.normal_(linear.mean)
     z, own = torch.randn(B, L), torch.zeros(B, G)
     moved = own.clone()
     moved[:, 2] += 1
-    change = (head(z, moved) - head(z, own)).detach()
-    torch.testing.assert_close(change[:, 2], head.own_weight[2].detach().expand(B))
+    change = (linear(z, moved) - linear(z, own)).detach()
+    weight = (linear.own_width.exp() * linear.mean[0, 2, 0]).detach()
+    torch.testing.assert_close(change[:, 2], weight.expand(B))
     assert (np.delete(change.numpy(), 2, axis=1) == 0).all()
 
 
 def test_covariates_get_columns_and_a_single_category_none():
-    assert RatioHead(L, G, n_cats=(1,)).output.in_features == L
-    head = RatioHead(L, G, n_cats=(3, 2), n_continuous_cov=1)
-    assert head.output.in_features == L + 1 + 3 + 2
-    torch.nn.init.normal_(head.output.weight)
-    z, own, cont = torch.zeros(B, L), torch.zeros(B, G), torch.zeros(B, 1)
+    assert RatioHead(L, G, n_cats=(1,), l2=0.0).output.mean.shape == (1, G, L)
+    head = RatioHead(L, G, n_cats=(3, 2), n_continuous_cov=1, l2=0.0)
+    assert head.output.mean.shape == (1, G, L + 1 + 3 + 2)
+    torch.nn.init.normal_(head.output.mean)
+    z, x, cont = torch.zeros(B, L), torch.zeros(B, G), torch.zeros(B, 1)
     first = torch.zeros(B, 1)
-    a = head(z, own, (first, first), cont)
-    b = head(z, own, (first, first + 1), cont)
-    weight = head.output.weight
+    a = head(z, x, (first, first), cont)
+    b = head(z, x, (first, first + 1), cont)
+    weight = head.output.mean[0]
     torch.testing.assert_close(b - a, (weight[:, -1] - weight[:, -2]).expand(B, G))
 
 
@@ -160,13 +168,13 @@ def test_covariates_get_columns_and_a_single_category_none():
 def test_gradients_reach_head_and_if_coupled_the_encoder(detach, latent, counts):
     torch.manual_seed(0)
     module = SplicedVAEModule(G, n_batch=1, n_latent=L, detach_head=detach, head_latent=latent)
-    torch.nn.init.normal_(module.head.output.weight)
+    torch.nn.init.normal_(module.head.output.mean)
     tensors = tensors_of(*counts)
     inference = module.inference(**module._get_inference_input(tensors))
     z = inference["z"] if latent == "sample" else inference["qz"].loc
     logit = module.splicing_logit(tensors, z.detach() if detach else z)
     ratio_loss(logit, tensors["spliced"], tensors["unspliced"]).sum().backward()
-    assert module.head.output.weight.grad.abs().sum() > 0
+    assert module.head.output.mean.grad.abs().sum() > 0
     reached = any(
         p.grad is not None and p.grad.abs().sum() > 0 for p in module.z_encoder.parameters()
     )
@@ -196,16 +204,20 @@ def test_scale_of_the_ratio_term(counts):
     assert ratio == pytest.approx(per_cell, rel=1e-3)
 
 
-def test_penalty_is_the_normal_prior(counts):
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+@pytest.mark.parametrize("l2", [None, 30.0])
+def test_all_training_cells_bear_the_penalty_together(l2, reduction, counts):
     tensors = tensors_of(*counts)
-    module = SplicedVAEModule(G, n_batch=1, n_latent=L, head_l2=30.0, ratio_weight=2.0).eval()
-    torch.nn.init.normal_(module.head.output.weight)
-    torch.nn.init.normal_(module.head.own_weight)
+    kinds = {"ratio_weight": 2.0, "ratio_reduction": reduction}
+    module = SplicedVAEModule(G, n_batch=1, n_latent=L, head_l2=l2, **kinds).eval()
+    torch.nn.init.normal_(module.head.output.mean)
+    penalty = module.head.output.penalty().item()
     with_prior = run(module, tensors, kl_weight=1.0, n_obs=10)[2].loss.item()
-    module.head_l2 = 0.0
-    without = run(module, tensors, kl_weight=1.0, n_obs=10)[2].loss.item()
-    norm = sum((w**2).sum().item() for w in (module.head.output.weight, module.head.own_weight))
-    assert with_prior - without == pytest.approx(2.0 * 30.0 / 10 * norm / 2, rel=1e-3)
+    without = run(module, tensors, kl_weight=1.0, n_obs=10**12)[2].loss.item()
+    seen = ((counts[0] + counts[1]) > 0).sum()
+    known = (counts[0].sum(1) > 0) & (counts[1].sum(1) > 0)  # the others teach nothing
+    share = known.mean() / 10 * (1 if reduction == "sum" else B / seen)  # as the ratio loss
+    assert with_prior - without == pytest.approx(2.0 * share * penalty, rel=1e-3)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -213,7 +225,7 @@ def test_moments_give_the_exact_scores_over_minibatches(reduction, counts):
     tensors = tensors_of(*counts)
     kinds = {"ratio_loss": "l1", "ratio_reduction": reduction, "head_latent": "mean"}
     module = SplicedVAEModule(G, n_batch=1, n_latent=L, **kinds).eval()
-    torch.nn.init.normal_(module.head.output.weight)
+    torch.nn.init.normal_(module.head.output.mean)
     module.reset_moments("cpu")
     predicted = []
     for rows in (slice(0, 5), slice(5, B)):  # minibatches of different size

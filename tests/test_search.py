@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from scipy import stats
 
 import splicedvae as sv
-from splicedvae import refit, search
+from splicedvae import search
 from splicedvae.search.study import Task, _points
 
 N_EPOCHS = 3
@@ -63,13 +63,12 @@ def by_hand(adata, split, parameters, seed, cells, max_epochs=N_EPOCHS):
     of_training = {k: parameters.pop(k) for k in ("lr", "optimizer") if k in parameters}
     scvi.settings.seed = seed
     model = sv.SplicedVAE(adata, **parameters)
-    model.train(max_epochs, split[:2], refit_head=False, enable_progress_bar=False, **of_training)
+    model.train(max_epochs, split[:2], enable_progress_bar=False, **of_training)
     if cells is split[1]:  # the pruner reads it, and it is the same
         with torch.random.fork_rng():  # the ELBO below is drawn
             p = model.get_splicing_ratio(indices=cells, return_numpy=True)
         rmse, _ = scores_by_hand(adata, split[0], cells, p)
         assert model.history["ratio_rmse_validation"].iloc[-1].item() == pytest.approx(rmse, 1e-4)
-    refit.refit_head(model, split[0])
     p = model.get_splicing_ratio(indices=cells, return_numpy=True)
     rmse, d2 = scores_by_hand(adata, split[0], cells, p)
     return rmse, d2, float(model.get_elbo(indices=cells))
@@ -343,8 +342,8 @@ def test_divergence_fails_and_is_never_pruned(find, capfd):
 
 def test_loss_that_is_no_number_fails(find):
     """Without any error of PyTorch's: the ELBO is NaN after the first epoch."""
-    space = FIXED | {"lr": [0.1, 1e-3], "optimizer": "RMSprop", "n_components": 0}
+    space = FIXED | {"lr": [1.0, 1e-3], "optimizer": "RMSprop", "n_components": 0}
     trials = search.table(find(space, objective="elbo", n_trials=2, max_epochs=10))
     trials = trials.set_index("lr")
-    assert trials["state"].to_dict() == {0.1: "FAIL", 1e-3: "COMPLETE"}
-    assert trials.loc[0.1, "reason"].startswith("FloatingPointError: the validation loss is [nan]")
+    assert trials["state"].to_dict() == {1.0: "FAIL", 1e-3: "COMPLETE"}
+    assert trials.loc[1.0, "reason"].startswith("FloatingPointError: the validation loss is [nan]")

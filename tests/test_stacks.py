@@ -60,7 +60,9 @@ np.testing.assert_allclose(alone.get_splicing_ratio(return_numpy=True), expected
 def other_python() -> Path | None:
     """An interpreter with the other set of versions."""
     named = os.environ.get("SPLICEDVAE_OTHER_PYTHON")
-    places = [Path(named)] if named else [ROOT / v / "bin/python" for v in (".venv", ".venv-newest")]
+    places = (
+        [Path(named)] if named else [ROOT / v / "bin/python" for v in (".venv", ".venv-newest")]
+    )
     here = version("anndata").split(".")[:2]
     code = "from importlib.metadata import version; print(version('anndata'))"
     for python in places:
