@@ -115,8 +115,8 @@ pd.DataFrame({"shape": {name: tuple(tensor.shape) for name, tensor in steps.item
 # A head turns what it reads of a cell into one number per gene, on the {term}`logit` scale, where
 # any number is allowed. It reads three things:
 #
-# 1. the latent $z$, with covariates, such as a batch, if there are any;
-# 2. the first {term}`principal components` $y$ of the cell's log-normalised counts;
+# 1. the first {term}`principal components` $y$ of the cell's log-normalised counts;
+# 2. the latent $z$, with covariates, such as a batch, if there are any;
 # 3. for each gene its own log-normalised count $o_g$, in units of its spread.
 #
 # The first two are the *features* $h$ of a cell, the same for all of its genes. The third is a
@@ -128,7 +128,7 @@ pd.DataFrame({"shape": {name: tuple(tensor.shape) for name, tensor in steps.item
 # its own count. So the head says $1.39 + 0.1 \cdot 1 - 0.05 \cdot 2 - 0.2 \cdot 1 = 1.19$, a ratio of
 # 0.77. In letters,
 #
-# $$ \eta_g(z, x) = b_g + w_g \cdot h + v_g\, o_g, \qquad h = \big(t(z),\ y\big) . $$ (eq-head)
+# $$ \eta_g(z, x) = b_g + w_g \cdot h + v_g\, o_g, \qquad h = \big(y,\ t(z)\big) . $$ (eq-head)
 #
 # And in the package:
 
@@ -527,8 +527,8 @@ show(HierarchicalLinear.forward)
 # $$ \mathcal L = -\mathrm{ELBO}(x) + \lambda \Big[ \sum_g \mathrm{loss}(s_g, u_g, \hat p_g)
 #    + \tfrac1N\, \mathrm{KL}\big(q(w) \,\|\, p(w)\big) \Big] . $$ (eq-objective)
 #
-# The price of the weights is divided by the number $N$ of training cells, because all of them share
-# the weights. With 2,000 training cells, a minibatch of 100 bears a twentieth of it.
+# The price of the weights is divided by the number $N$ of training cells (of those in which both
+# forms were counted, since the others say nothing of ratios), because all of them share the weights. With 2,000 training cells, a minibatch of 100 bears a twentieth of it.
 
 # %%
 show(SplicedVAEModule.loss)
@@ -559,11 +559,11 @@ for ax, score in zip(axes, ("elbo", "ratio_loss", "ratio_pearson_r"), strict=Tru
 
 # %%
 def features(cells):
-    """What the head reads of each cell, less the genes' own counts, (cells, L + K)."""
-    z = model.get_latent_representation(indices=cells)
+    """What the head reads of each cell, less the genes' own counts, (cells, K + L)."""
     counts = torch.as_tensor(adata.layers["total"][cells].toarray())
     _, components = model.module.head.features(counts)
-    return np.column_stack([z, components.numpy()]).astype(float)
+    z = model.get_latent_representation(indices=cells)
+    return np.column_stack([components.numpy(), z]).astype(float)
 
 
 model.to_device("cpu")
@@ -571,15 +571,16 @@ known = features(train)
 molecules = [layer.toarray().astype(float) for layer in (spliced, total)]
 first = np.zeros((1 + known.shape[1], n_genes))  # intercept, then slopes
 first[0] = statistics.gene_logit
-output = model.module.head.output
-shared = output.mean[0, :, : known.shape[1]] @ output.mixing.T  # A w, (genes, L + K)
+output, width = model.module.head.output, known.shape[1]
+each = torch.eye(width), torch.zeros(width, n_genes)  # one feature at a time, and no own count
+shared = output(*each) - output.bias  # A w, (K + L, genes)
 slopes = {
     "alone": ridge_binomial(known, *molecules, l2=1, weights=first),
-    "together": torch.column_stack([output.bias, shared]).T.detach().numpy(),
+    "together": torch.vstack([output.bias, shared]).detach().numpy(),
 }
 
-# %% mystnb={"image": {"alt": "Two panels. Left, a scatter plot with a dot per gene: its slope on the first principal component fitted alone, across, against the slope fitted together with all genes, up. Nearly all dots lie in a flat band a little above zero, which the dashed line of equal slopes crosses steeply. Right, a bar for each feature: the learned width of the prior, for latent dimensions in one colour and for components in another, with a dashed line at the common width of the start. The bars of the first components are the highest."}, "figure": {"caption": "Left: the slope of each gene on the first component, alone and together with all others. On the dashed line nothing would change; the band is much flatter. Colours: molecules of the gene in the training cells. Right: the width of the prior along each feature. It began at the dashed line, the same for all.", "name": "fig-together"}}
-one = pd.DataFrame({way: weights[1 + n_latent] for way, weights in slopes.items()})
+# %% mystnb={"image": {"alt": "Two panels. Left, a scatter plot with a dot per gene: its slope on the first principal component fitted alone, across, against the slope fitted together with all genes, up. Nearly all dots lie in a flat band a little above zero, which the dashed line of equal slopes crosses steeply. Right, a bar for each feature: the learned width of the prior, for components in one colour and for latent dimensions in another, with a dashed line at the common width of the start. The bars of the first components are the highest."}, "figure": {"caption": "Left: the slope of each gene on the first component, alone and together with all others. On the dashed line nothing would change; the band is much flatter. Colours: molecules of the gene in the training cells. Right: the width of the prior along each feature. It began at the dashed line, the same for all.", "name": "fig-together"}}
+one = pd.DataFrame({way: weights[1] for way, weights in slopes.items()})
 widths = output.mixing.square().sum(1).sqrt().detach().numpy()  # of the slopes, by feature
 figure, (ax, bars) = plt.subplots(1, 2, figsize=(9.4, 3.8))
 dots = ax.scatter(*one.to_numpy().T, c=np.log10(molecules[1].sum(0)), s=8, cmap="viridis")
@@ -590,8 +591,8 @@ ax.set_ylim(-top, top)
 figure.colorbar(dots, label=r"$\log_{10}$ molecules")
 
 for name, part, colour in (
-    ("latent", slice(None, n_latent), lab.plots.ORANGE),
-    ("components", slice(n_latent, None), lab.plots.BLUE),
+    ("components", slice(None, -n_latent), lab.plots.BLUE),
+    ("latent", slice(-n_latent, None), lab.plots.ORANGE),
 ):
     bars.bar(np.arange(len(widths))[part], widths[part], color=colour, label=name)
 bars.axhline(output.START, color=lab.plots.INK, ls="--", lw=1)
@@ -609,7 +610,7 @@ lab.profiles.finding(
     f"the slopes of {n_genes} genes on the first component have a standard deviation of "
     f"{sd['alone']:.3f} gene by gene and of {sd['together']:.3f} together, where one gene stands out "
     f"from the others by {(one['together'] - centre).abs().max() / sd['together']:.0f} standard "
-    f"deviations. Their mean is {centre:.3f}. The prior is {widths[n_latent:].max():.3f} wide along its widest component "
+    f"deviations. Their mean is {centre:.3f}. The prior is {widths[:-n_latent].max():.3f} wide along its widest component "
     f"and {widths.min():.3f} along its narrowest feature. On the validation cells, slopes alone explain "
     f"{explained['alone']:.3f} of the deviance beyond the gene mean (D²), slopes together "
     f"{explained['together']:.3f}, both without the genes' own counts and after {epochs} epochs.",
