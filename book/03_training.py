@@ -301,9 +301,9 @@ rows = [
     "ceiling, thinning",
 ]
 table = scores.loc[rows, list(columns)].groupby("model", sort=False).mean()
-table.rename(columns=columns).round(4)
+table.map("{:.4f}".format).where(table.notna(), "–").rename(columns=columns)
 
-# %% mystnb={"image": {"alt": "Dot plot of D squared by model, a dot per seed and a bar at the mean: gene mean at zero, then gene by cluster, nearest neighbours, ridge on principal components, ridge on the scVI latent, the hierarchical regression, and the settings of SplicedVAE, of which the paper's stays near zero."}, "figure": {"caption": "What each predictor adds to the gene mean. Read literally, the paper's setting adds next to nothing. Genes that share a prior add most, with a network or without.", "name": "fig-d2"}}
+# %% mystnb={"image": {"alt": "Dot plot of D squared by model, a dot per seed and a bar at the mean: gene mean at zero, then gene by cluster, nearest neighbours, ridge on principal components, ridge on the scVI latent, the hierarchical regression, and the settings of SplicedVAE, of which the paper's stays near zero."}, "figure": {"caption": "What each predictor adds to the gene mean. Read literally, the paper's setting adds next to nothing.", "name": "fig-d2"}}
 predictors = [name for name in rows if not name.startswith("ceiling")]
 roles = {"GeneMean": "null"}
 _ = lab.plots.scores_over_seeds(scores, "d2", predictors, roles).set_xlabel("D², test cells")
@@ -315,7 +315,7 @@ bootstrap, thinning = (
     scores.loc[f"ceiling, {kind}", "within_gene_r_min_counts_2"].mean()
     for kind in ("bootstrap", "thinning")
 )
-above = ("ahead of", "behind", "level with")
+above = ("ahead of", "behind", "not to be told from")
 lab.profiles.finding(
     f"in D², over {len(seeds)} seed(s), SplicedVAE is {verdict(coupled, ridge, 'd2', *above)} the ridge "
     f"and {verdict(coupled, regression, 'd2', *above)} the hierarchical regression.\n\n"
@@ -350,9 +350,8 @@ calibration = {
     "pit_n_2_to_4": "PIT, n = 2–4",
     "pit_n_5_up": "PIT, n ≥ 5",
 }
-scores.loc[predictors, list(calibration)].groupby("model", sort=False).mean().rename(
-    columns=calibration
-).round(3)
+calibrated = scores.loc[predictors, list(calibration)].groupby("model", sort=False).mean()
+calibrated.map("{:.3f}".format).where(calibrated.notna(), "–").rename(columns=calibration)
 
 # %% [markdown]
 # The gene mean never moves, so it has no slope. Its PIT is right all the same: pooled calibration
@@ -364,8 +363,8 @@ scores.loc[predictors, list(calibration)].groupby("model", sort=False).mean().re
 # them says little about any one. So each is taken away, or replaced by its plain form, in a training
 # of its own on the same cells and seeds:
 #
-# - the *learned prior*, which all genes' weights have in common; in its place, a ridge penalty that
-#   is fixed (`head_l2=100`);
+# - the {term}`learned prior`, which all genes' weights have in common; in its place, a ridge penalty
+#   that is fixed (`head_l2=100`);
 # - the {term}`principal components` that the head reads beside the latent (`n_components=0`);
 # - the *gene's own count* (`own_total=False`);
 # - the *discount of molecules*: the default loss lets many molecules of a gene in one cell weigh less
@@ -398,8 +397,9 @@ parts = {
 kept = {"d2": "D²", "within_gene_r": "within-gene r", "calibration_slope": "slope", "elbo": "ELBO"}
 ablation = scores.loc[list(parts), list(kept)].groupby("model", sort=False).mean()
 ablation.loc["ScviLatentRidge", "elbo"] = scores.loc[plain, "elbo"].mean()  # of what it reads
-ablation = ablation.round({"d2": 4, "within_gene_r": 4, "calibration_slope": 2, "elbo": 1})
-ablation = ablation.astype(object).where(ablation.notna(), "–").rename(columns=kept)
+places = {"d2": 4, "within_gene_r": 4, "calibration_slope": 2, "elbo": 1}
+ablation = pd.DataFrame({s: ablation[s].map(f"{{:.{n}f}}".format) for s, n in places.items()})
+ablation = ablation.replace("nan", "–").rename(columns=kept)
 for other, label in ((coupled, "D² less all parts"), (regression, "D² less the regression's")):
     ablation[label] = [
         "–" if name == other else with_interval(name, other, "d2", 4) for name in parts
@@ -421,8 +421,8 @@ paying = [part for part, word in judged if word == words[0]]
 means = scores.loc[[coupled, regression, ridge], ["d2", "within_gene_r"]].groupby("model").mean()
 times = means.loc[coupled] / means
 lab.profiles.finding(
-    f"in D², {len(paying)} of {len(taken)} parts pay for themselves with all others there: "
-    f"{', '.join(paying) or 'none'}.\n\n"
+    f"in D², {len(paying)} of {len(taken)} parts are seen to pay where all others are there"
+    + (f": {', '.join(paying)}.\n\n" if paying else ".\n\n")
     + "\n".join(
         f"- {part}: {with_interval(coupled, without, 'd2', 4)}, {word}."
         for (part, without), (_, word) in zip(taken.items(), judged, strict=True)

@@ -19,6 +19,7 @@ results = "_build/results"  # type: str (folder of the fits that are made once)
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 
 import splicedvae as sv
 import splicedvae_book as lab
@@ -578,8 +579,8 @@ lab.profiles.finding(
 #
 # A point estimate draws an arrow for every cell, also where it should not. The model knows two things
 # only as distributions: where a cell lies in the latent space, $z \sim q(z \mid x)$ (equation
-# {eq}`eq-elbo`), and what weights its head should have, $w \sim q(w)$. `n_samples=20` draws both
-# together, twenty times. Each draw has one set of weights for all cells and a latent of its own for
+# {eq}`eq-elbo`), and what weights its head should have, $w \sim q(w)$, their
+# {term}`variational posterior`. `n_samples=20` draws both together, twenty times. Each draw has one set of weights for all cells and a latent of its own for
 # each cell. From each we read the ratios, draw counts for the slopes, and make a field. Where the
 # twenty arrows of a cell disagree, no one of them means much. Is the disagreement a warning, that is,
 # are these the cells whose arrow is wrong?
@@ -587,6 +588,7 @@ lab.profiles.finding(
 # %% mystnb={"image": {"alt": "UMAP of the test cells coloured by the circular spread of twenty sampled arrows, the five percent with the largest spread ringed; beside it, the mean angular error in five groups of cells by spread."}, "figure": {"caption": "Left, how far twenty sampled arrows of a cell disagree; rings mark the worst 5 %. Right, the angle to the true arrow, by fifths of the spread.", "name": "fig-uncertainty"}}
 kept = lab.fits.checkpoint(results, adata, profile, seeds[0], "SplicedVAE")
 model = sv.SplicedVAE.load(str(kept), whole)
+torch.manual_seed(seeds[0])
 draws = model.get_splicing_ratio(indices=test, n_samples=20, return_mean=False, return_numpy=True)
 fields = [lab.fields.from_ratio(bench.test, d, n_draws=1, seed=i) for i, d in enumerate(draws)]
 sampled = np.array([field.obsm["velocity_umap"] for field in fields])  # (draws, cells, 2)
