@@ -289,7 +289,7 @@ class SplicedVAE(SplicingMixin, SCVI):
         if "head.component_weight" in state:
             raise ValueError(
                 f"The model in {dir_path} was saved by an earlier version of splicedvae, before "
-                "the head had a learned prior. Train it again, or install the version that saved it."
+                "the head had a learned prior. Train it again, or install that version."
             )
         if isinstance(adata, AnnData):  # scvi-tools also takes False: a model of a datamodule
             same_genes(adata, pd.Index(genes), f"the model in {dir_path}")

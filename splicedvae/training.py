@@ -85,14 +85,18 @@ class SplicedVAEPlan(TrainingPlan):
 
     def configure_optimizers(self) -> dict:
         config = super().configure_optimizers()
-        steps = self.trainer.estimated_stepping_batches
-        if "lr_scheduler" not in config and math.isfinite(steps):
-            shapes = [
-                partial(one_cycle, steps=steps) if group["scheduled"] else lambda step: 1.0
-                for group in config["optimizer"].param_groups
-            ]
-            scheduler = optim.lr_scheduler.LambdaLR(config["optimizer"], shapes)
-            config["lr_scheduler"] = {"scheduler": scheduler, "interval": "step"}
+        if "lr_scheduler" in config:  # the user's own
+            return config
+
+        def share(step: int) -> float:
+            # asked for only now: minibatches must not be made before a stopped training is restored
+            steps = self.trainer.max_epochs * self.trainer.num_training_batches
+            return one_cycle(step, steps) if math.isfinite(steps) else one_cycle(0, 1)
+
+        groups = config["optimizer"].param_groups
+        shapes = [share if group["scheduled"] else lambda step: 1.0 for group in groups]
+        scheduler = optim.lr_scheduler.LambdaLR(config["optimizer"], shapes)
+        config["lr_scheduler"] = {"scheduler": scheduler, "interval": "step"}
         return config
 
 

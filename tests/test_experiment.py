@@ -71,10 +71,10 @@ def test_later_stages_find_ratios_and_checkpoints_by_name(tiny, tmp_path):
     adata, (train, val, test) = profiles.prepared(tiny, "tiny", 0)
     s, u = (adata.layers[layer][test] for layer in ("spliced", "unspliced"))
     mean = sv.baselines.GeneMean().fit(adata[train], adata[val]).mean_
-    ridges = ("RidgeBinomial", "RidgeBinomial, whitened")
-    given = ("GeneMean", "GeneByCluster", "NearestNeighbours", *ridges)
+    regressions = ("RidgeBinomial", "RidgeBinomial, whitened", "HierarchicalBinomial")
+    given = ("GeneMean", "GeneByCluster", "NearestNeighbours", *regressions)
     sources = dict.fromkeys(given, fits.BASELINES) | {"ScviLatentRidge": "scVI"}
-    sources |= dict.fromkeys(fits.VARIANTS["SplicedVAE"], "SplicedVAE")
+    sources["SplicedVAE"] = "SplicedVAE"
     for name, job in sources.items():
         kept = fits.ratios(tmp_path, tiny, "tiny", 0, name)
         assert kept.dtype == np.float32 and kept.shape == (len(test), adata.n_vars)
