@@ -230,7 +230,7 @@ class AtlasDataModule(LightningDataModule):
         return _Minibatches(self, BlockSampler(rows, **self.sampling, shuffle=False))
 
     def sample_dataloader(self, n: int = 20_000) -> Iterable[dict[str, torch.Tensor]]:
-        """Training cells, in random blocks: what the model's head starts and is refit from.
+        """Training cells, in random blocks: from which the model's head starts.
 
         Parameters
         ----------
