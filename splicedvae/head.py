@@ -149,6 +149,7 @@ class HierarchicalLinear(nn.Module):
 
     START = 0.03  # width of a weight in the beginning; a logit of 0.1 is a large effect
     INTERCEPT_VARIANCE = 1.0  # of b about the logit of the gene's mean ratio
+    OFFSET_VARIANCE = 0.05  # of b about what it was, when other cells come
     LOADING_PENALTY = 30.0  # on C: as if 30 genes had weights of 0
     SCALE_DEGREES_OF_FREEDOM = 8.0  # makes the prior a t: few genes may vary much more than most
 
@@ -174,6 +175,10 @@ class HierarchicalLinear(nn.Module):
         self.of_loadings = nn.Parameter(torch.zeros(1 + n_loadings, width))
         self.register_buffer("loadings", torch.ones(n_genes, 1 + n_loadings))
         self.register_buffer("gene_logit", torch.zeros(n_genes))
+        # what earlier cells have taught, once there are others: see `remember`
+        self.register_buffer("known_mean", torch.zeros(copies, n_genes, width))
+        self.register_buffer("known_log_variance", torch.zeros(copies, n_genes, width))
+        self.register_buffer("remembers", torch.tensor(False))
         # All of these are of the order of 1, but for the mixing: a normal learning rate would
         # leave them where they are. They are drawn to rest by a schedule, see `training`.
         for parameter in self.parameters():
@@ -193,6 +198,19 @@ class HierarchicalLinear(nn.Module):
         loadings = statistics.loadings[:, : self.loadings.shape[1] - 1]
         spread = loadings.std(0).clamp_min(1e-6)  # one unit for all of them
         self.loadings[:, 1 : 1 + loadings.shape[1]] = loadings / spread
+
+    @torch.no_grad()
+    def remember(self) -> None:
+        """Make the posterior of the weights the prior of what other cells will teach.
+
+        The prior that genes share, and what features are mixed by, stay as they are from then on.
+        """
+        for parameter in (self.mean, self.log_variance):
+            parameter.lr_scale = 3.0  # they are near where they will be; large steps would forget
+        self.known_mean.copy_(self.mean)
+        self.known_log_variance.copy_(self.log_variance)
+        self.gene_logit.copy_(self.bias)
+        self.remembers.fill_(True)
 
     def draw(self, n: int) -> torch.Tensor:
         """Draw weights from their posterior.
@@ -234,7 +252,8 @@ class HierarchicalLinear(nn.Module):
         given = weights is not None
         weights = weights if given else _difference(self.mean)
         d = len(self.mixing)
-        h = torch.cat([h[..., :d] @ self.mixing, h[..., d:] * self.covariate_width.exp()], dim=-1)
+        mixing = self.mixing.detach() if self.remembers else self.mixing
+        h = torch.cat([h[..., :d] @ mixing, h[..., d:] * self.covariate_width.exp()], dim=-1)
         logit = h @ weights[..., self.own :].mT + self.bias
         if self.own:
             width = self.own_width.exp()
@@ -258,11 +277,17 @@ class HierarchicalLinear(nn.Module):
         -------
         A scalar, in nats for all training cells together.
         """
+        intercepts = (self.bias - self.gene_logit).square().sum()
+        if self.remembers:
+            intercepts = intercepts / self.OFFSET_VARIANCE
+            ratio, away = self.log_variance - self.known_log_variance, self.mean - self.known_mean
+            away = away.square() / self.known_log_variance.exp()
+            return ((ratio.exp() + away - 1 - ratio).sum() + intercepts) / 2
         precision = (-2 * self.log_scale).exp()[:, None]
         ratio = self.log_variance + precision.log()
         away = self.mean - self.loadings @ self.of_loadings
         kl = (ratio.exp() + precision * away.square() - 1 - ratio).sum()
-        intercepts = (self.bias - self.gene_logit).square().sum() / self.INTERCEPT_VARIANCE
+        intercepts = intercepts / self.INTERCEPT_VARIANCE
         loadings = self.LOADING_PENALTY * self.of_loadings.square().sum()
         scales = self.SCALE_DEGREES_OF_FREEDOM * (precision - precision.log() - 1).sum()
         return (kl + intercepts + loadings + scales) / 2
@@ -295,6 +320,9 @@ class PenalisedLinear(nn.Module):
             Of the training cells.
         """
         self.bias.data.copy_(statistics.gene_logit)
+
+    def remember(self) -> None:
+        """Nothing: a point does not say how well it is known."""
 
     def draw(self, n: int) -> None:
         """Nothing: these weights are one point.
@@ -425,6 +453,8 @@ class RatioHead(nn.Module):
         self.register_buffer("gene_weight", torch.ones(n_genes))
         self.register_buffer("measured", torch.tensor(1.0))
         self.register_buffer("started", torch.tensor(False))
+        # number of training cells and sums of their counts: whether others come now
+        self.register_buffer("taught_by", torch.zeros(4, dtype=torch.float64))
 
     def start(self, statistics: GeneStatistics) -> None:
         """Set the intercepts to the gene means and store what the features are made with.
@@ -444,6 +474,18 @@ class RatioHead(nn.Module):
             k = min(self.features.components.shape[1], statistics.components.shape[1])
             self.features.components[:, :k] = statistics.components[:, :k]
             self.started.fill_(True)
+
+    def meet(self, cells: torch.Tensor) -> None:
+        """Say which cells are about to teach; what earlier ones have taught is then kept.
+
+        Parameters
+        ----------
+        cells
+            Their number, and the sums of their input, spliced and unspliced counts, (4,).
+        """
+        if self.taught_by.any() and not torch.allclose(cells, self.taught_by.cpu()):
+            self.output.remember()
+        self.taught_by.copy_(cells)
 
     def forward(
         self,

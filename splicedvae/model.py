@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from lightning.pytorch import LightningDataModule
 from scvi import REGISTRY_KEYS, settings
@@ -194,6 +195,9 @@ class SplicedVAE(SplicingMixin, SCVI):
     ) -> None:
         """Train encoder, decoder and head together; a second call goes on where the first stopped.
 
+        If its training cells are others, a head with a learned prior takes what it has learnt so
+        far for the prior of what these teach, so that a few cells do not make it forget.
+
         ``history`` then holds, per epoch and for train and validation, the ELBO and its terms,
         ``ratio_loss``, ``ratio_nll``, ``ratio_rmse`` and ``ratio_pearson_r``.
 
@@ -234,13 +238,14 @@ class SplicedVAE(SplicingMixin, SCVI):
                 raise ValueError("Pass split=(train, val) instead of external_indexing.")
             parts = list(training.checked_split(split, self.adata.n_obs))
             datasplitter_kwargs = {**(datasplitter_kwargs or {}), "external_indexing": parts}
-        if not self.module.head.started:
-            if datamodule is None:
-                counts = start.counts(self, parts[0])
-            else:
-                counts = start.stacked(datamodule.sample_dataloader())
-            k = self.module.head.features.components.shape[1]
-            self.module.head.start(start.gene_statistics(*counts, k))
+        if datamodule is None:
+            counts = start.counts(self, parts[0])
+        else:
+            counts = start.stacked(datamodule.sample_dataloader())
+        head = self.module.head
+        if not head.started:
+            head.start(start.gene_statistics(*counts, head.features.components.shape[1]))
+        head.meet(torch.tensor([counts[0].shape[0], *(layer.sum() for layer in counts)]).double())
         plan_kwargs = training.plan(optimizer, lr, max_epochs, plan_kwargs)
         self.module.train()  # after `load` it is in eval mode, which Lightning would keep
         kwargs.setdefault("check_val_every_n_epoch", 1)

@@ -442,6 +442,34 @@ def test_a_second_training_goes_on(cells, parts, tmp_path):
         assert not torch.equal(again.module.head.output.mean, before)
 
 
+def test_other_cells_add_to_what_is_known():
+    """Few cells of one kind more: nothing is forgotten, and an offset of theirs is learnt."""
+    adata = sv.data.prepare(sv.data.simulate(n_obs=900, n_vars=400))
+    parts = sv.data.split(adata)
+    s, u = (adata.layers[key].toarray().astype(int) for key in ("spliced", "unspliced"))
+    moved = np.random.default_rng(0).binomial(u, 0.4)
+    other = with_counts(adata, spliced=s + moved, unspliced=u - moved)
+    sv.SplicedVAE.setup_anndata(other)  # composes the total
+    mean = sv.baselines.GeneMean().fit(adata[parts[0]], adata[parts[1]]).mean_
+    model = trained(adata, parts, training={"max_epochs": 60})
+
+    def d2(cells, again=model):
+        kept = {key: cells.layers[key][parts[2]] for key in ("spliced", "unspliced")}
+        predicted = ratios(again, adata=cells, indices=parts[2])
+        return sv.metrics.ratio_report(**kept, predicted=predicted, baseline=mean)["d2"]
+
+    before, before_other = d2(adata), d2(other)
+    linear = model.module.head.output
+    model.train(split=parts[:2], **FAST)
+    assert not linear.remembers  # the same cells: it goes on
+    model.train(split=(parts[0][:40], parts[1]), **FAST | {"max_epochs": 60})
+    assert linear.remembers and d2(adata) > 0.6 * before > 0
+    again = sv.SplicedVAE(other)
+    again.module.load_state_dict(model.module.state_dict())
+    again.train(split=(parts[0][:200], parts[1]), **FAST | {"max_epochs": 60})
+    assert d2(other, again) > before_other + 0.02
+
+
 def test_a_model_of_an_earlier_version_is_named(cells, parts, tmp_path):
     model = trained(cells, parts)
     model.save(str(tmp_path / "m"))
