@@ -174,7 +174,8 @@ def phase_portrait(
     -------
     The axes.
     """
-    moments = np.column_stack([adata.obs_vector(gene, layer=name) for name in ("Ms", "Mu")])
+    column = adata.var_names.get_loc(gene)
+    moments = np.column_stack([adata.layers[name][:, column] for name in ("Ms", "Mu")])
     ax = _panel(ax, xlabel=f"{gene}, spliced", ylabel=f"{gene}, unspliced")
     _by_cluster(ax, moments, adata.obs[cluster_key])
     ax.axline((0, 0), slope=adata.var.loc[gene, f"{vkey}_gamma"], color=INK, lw=1.2)
@@ -205,7 +206,7 @@ def gene_velocity(
     -------
     The axes; colours end at the 98 % quantile of the magnitude.
     """
-    values = adata.obs_vector(gene, layer=vkey)
+    values = adata.layers[vkey][:, adata.var_names.get_loc(gene)]
     limit = np.quantile(np.abs(values), 0.98)
     style = {"cmap": "coolwarm", "vmin": -limit, "vmax": limit}
     points = np.asarray(adata.obsm[f"X_{basis}"])[:, :2]
