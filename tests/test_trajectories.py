@@ -253,3 +253,9 @@ def test_transitions_follow_the_known_stages(cells, capfd, recwarn):
         sv.trajectories.transition_confidence(cells, cluster_key="one")
     with pytest.raises(KeyError, match="other_graph"):
         sv.trajectories.transition_confidence(cells, vkey="other")
+
+
+def test_cellrank_says_nothing(cells, capfd):
+    fate_probabilities(cells)
+    latent_trajectories(cells, "X_pca", "Ductal")
+    assert capfd.readouterr().out == ""

@@ -7,6 +7,7 @@ from a velocity. CellRank and scanpy do the work, and what is written has their 
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,8 +33,14 @@ def _quiet_cellrank() -> Iterator:
             raise ImportError(
                 "Trajectories need CellRank: pip install 'splicedvae[velocity]'."
             ) from error
-        with sc.settings.verbosity.override("error"):  # CellRank's too
-            yield cellrank
+        logger = logging.getLogger("cellrank")  # its own from CellRank 2.1 on, before scanpy's
+        level = logger.level
+        logger.setLevel(logging.ERROR)
+        try:
+            with sc.settings.verbosity.override("error"):
+                yield cellrank
+        finally:
+            logger.setLevel(level)
 
 
 def _clusters(adata: AnnData, cluster_key: str, named: Sequence[str]) -> pd.Series:
