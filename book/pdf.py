@@ -17,7 +17,8 @@ CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 # The theme prints one page, whose title stands above its contents; here each chapter opens a page.
 STYLE = """<style>#jb-print-docs-body { display: none !important }
 .bd-main .bd-content .bd-article h1:first-of-type { display: block; break-before: page }
-#intro\\.html- h1 { break-before: auto !important }</style>"""
+#intro\\.html- h1 { break-before: auto !important }
+.bd-article p { orphans: 3; widows: 3 }</style>"""
 FOOTER = '<div style="font-size: 8pt; margin: auto"><span class="pageNumber"></span></div>'
 
 
