@@ -541,7 +541,7 @@ def ratio_loss(
     With the logit :math:`\eta`, :math:`\hat p = \mathrm{sigmoid}(\eta)` and :math:`r = s / n`:
 
     ============== ==================================================================
-    quasi_binomial :math:`\frac{c + 1}{c + n} \big(n \log(1 + e^\eta) - s\,\eta\big)`, c the gene's
+    quasi_binomial :math:`(c + 1) / (c + n)\, \big(n \log(1 + e^\eta) - s\,\eta\big)`, c the gene's
                    concentration: as many molecules as would say as much if each were independent
                    evidence, at most c + 1 (Williams 1982, eq. 2.3 with variance 1/(c + 1))
     binomial       :math:`-\log p(s \mid n, \hat p)` without its constant
