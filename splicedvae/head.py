@@ -179,11 +179,8 @@ class HierarchicalLinear(nn.Module):
         self.register_buffer("known_mean", torch.zeros(copies, n_genes, width))
         self.register_buffer("known_log_variance", torch.zeros(copies, n_genes, width))
         self.register_buffer("remembers", torch.tensor(False))
-        # All of these are of the order of 1, but for the mixing: a normal learning rate would
-        # leave them where they are. They are drawn to rest by a schedule, see `training`.
-        for parameter in self.parameters():
-            parameter.lr_scale, parameter.scheduled = 30.0, True
-        self.bias.lr_scale, self.of_loadings.lr_scale, self.mixing.lr_scale = 10.0, 10.0, 3.0
+        _set_rates(self)
+        self.register_load_state_dict_post_hook(_set_rates)
 
     def start(self, statistics: GeneStatistics) -> None:
         """Set intercepts to the gene means, and take the loadings.
@@ -205,12 +202,11 @@ class HierarchicalLinear(nn.Module):
 
         The prior that genes share, and what features are mixed by, stay as they are from then on.
         """
-        for parameter in (self.mean, self.log_variance):
-            parameter.lr_scale = 3.0  # they are near where they will be; large steps would forget
         self.known_mean.copy_(self.mean)
         self.known_log_variance.copy_(self.log_variance)
         self.gene_logit.copy_(self.bias)
         self.remembers.fill_(True)
+        _set_rates(self)
 
     def draw(self, n: int) -> torch.Tensor:
         """Draw weights from their posterior.
@@ -291,6 +287,20 @@ class HierarchicalLinear(nn.Module):
         loadings = self.LOADING_PENALTY * self.of_loadings.square().sum()
         scales = self.SCALE_DEGREES_OF_FREEDOM * (precision - precision.log() - 1).sum()
         return (kl + intercepts + loadings + scales) / 2
+
+
+def _set_rates(head: HierarchicalLinear, *_: object) -> None:
+    """Say how fast each parameter learns, as a multiple of the learning rate.
+
+    All of them are of the order of 1, but for the mixing: a normal rate would leave them where they
+    are. They are drawn to rest by a schedule, see :mod:`splicedvae.training`. Weights that remember
+    are near where they will be, and large steps would forget.
+    """
+    for parameter in head.parameters():
+        parameter.lr_scale, parameter.scheduled = 30.0, True
+    head.bias.lr_scale, head.of_loadings.lr_scale, head.mixing.lr_scale = 10.0, 10.0, 3.0
+    if head.remembers:
+        head.mean.lr_scale = head.log_variance.lr_scale = 3.0
 
 
 class PenalisedLinear(nn.Module):

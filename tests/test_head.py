@@ -466,6 +466,7 @@ def test_other_cells_add_to_what_is_known():
     assert linear.remembers and d2(adata) > 0.6 * before > 0
     again = sv.SplicedVAE(other)
     again.module.load_state_dict(model.module.state_dict())
+    assert again.module.head.output.mean.lr_scale == linear.mean.lr_scale == 3.0
     again.train(split=(parts[0][:200], parts[1]), **FAST | {"max_epochs": 60})
     assert d2(other, again) > before_other + 0.02
 
