@@ -62,6 +62,12 @@ def expected(cells: AnnData) -> AnnData:
     return cells
 
 
+beside_scvelo = pytest.mark.skipif(
+    tuple(map(int, np.__version__.split(".")[:2])) >= (2, 4),
+    reason="scVelo's own loop over genes fails with numpy 2.4",
+)
+
+
 def scvelos(cells: AnnData) -> AnnData:
     """scVelo's stochastic model, start to end."""
     cells = cells.copy()
@@ -77,10 +83,7 @@ def scvelos(cells: AnnData) -> AnnData:
 # scVelo's numbers
 
 
-@pytest.mark.skipif(
-    tuple(map(int, np.__version__.split(".")[:2])) >= (2, 4),
-    reason="scVelo's own loop over genes fails with numpy 2.4",
-)
+@beside_scvelo
 @pytest.mark.parametrize("kind", ["real counts", "simulated counts", "expectations"])
 def test_fit_is_scvelos_stochastic_model(kind, request):
     cells = request.getfixturevalue("real" if kind == "real counts" else "cells")
@@ -287,7 +290,8 @@ def test_overdispersed_counts_want_overdispersed_draws():
 
 
 @pytest.mark.slow
-def test_scvelo_reads_it_as_its_own(fitted):
+@beside_scvelo
+def test_scvelo_says_of_it_what_it_says_of_its_own(fitted):
     theirs = scvelos(fitted)
     with quiet_scvelo() as scv:
         for cells in (fitted, theirs):
@@ -295,6 +299,13 @@ def test_scvelo_reads_it_as_its_own(fitted):
             scv.tl.velocity_pseudotime(cells)
         for name in ("velocity_length", "velocity_confidence", "velocity_pseudotime"):
             np.testing.assert_allclose(fitted.obs[name], theirs.obs[name], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_scvelo_reads_and_draws_it(fitted):
+    with quiet_scvelo() as scv:
+        scv.tl.velocity_confidence(fitted)
+        scv.tl.velocity_pseudotime(fitted)
         assert fitted.obs["velocity_confidence"].between(-1, 1).all()
         assert fitted.obs["velocity_pseudotime"].between(0, 1).all()
 
@@ -308,6 +319,13 @@ def test_scvelo_reads_it_as_its_own(fitted):
         lines = scv.pl.velocity_embedding_stream(fitted, basis="umap", show=False).collections[0]
         assert len(lines.get_segments()) > 100
 
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    int(pd.__version__.split(".")[0]) >= 3, reason="scVelo's own portraits fail with pandas 3"
+)
+def test_scvelo_draws_its_steady_state(fitted):
+    with quiet_scvelo() as scv:
         gene = fitted.var_names[fitted.var["velocity_genes"]][0]
         portrait = scv.pl.velocity(fitted, [gene], show=False).figure.axes[0]
         x, y = portrait.lines[0].get_xydata().T
