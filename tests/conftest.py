@@ -18,6 +18,7 @@ os.environ["OMP_NUM_THREADS"] = os.environ["NUMBA_NUM_THREADS"] = "1"
 os.environ["LOKY_MAX_CPU_COUNT"] = "1"
 
 import numba
+import numpy as np
 import torch
 
 import splicedvae as sv
@@ -57,6 +58,22 @@ def _simulated():
 def simulated(_simulated):
     """400 simulated cells of 120 genes, a copy for each test."""
     return _simulated.copy()
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """240 simulated cells of 40 genes, prepared, with covariates: enough to train small models."""
+    adata = sv.data.prepare(sv.data.simulate(n_obs=240, n_vars=120), n_top_genes=40)
+    adata.obs["donor"] = np.where(np.arange(240) % 2, "a", "b")
+    adata.obs["plate"] = np.array(["p", "q", "r"])[np.arange(240) % 3]
+    adata.obs["age"] = np.linspace(0, 1, 240)
+    return adata
+
+
+@pytest.fixture(scope="module")
+def parts(cells):
+    """Positions of their train, val and test cells."""
+    return sv.data.split(cells)
 
 
 @pytest.fixture(scope="session")

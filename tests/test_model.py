@@ -16,20 +16,6 @@ N, G = 240, 40
 FAST = {"max_epochs": 3, "accelerator": "cpu", "enable_progress_bar": False}
 
 
-@pytest.fixture(scope="module")
-def cells():
-    adata = sv.data.prepare(sv.data.simulate(n_obs=N, n_vars=120), n_top_genes=G)
-    adata.obs["donor"] = np.where(np.arange(N) % 2, "a", "b")
-    adata.obs["plate"] = np.array(["p", "q", "r"])[np.arange(N) % 3]
-    adata.obs["age"] = np.linspace(0, 1, N)
-    return adata
-
-
-@pytest.fixture(scope="module")
-def parts(cells):
-    return sv.data.split(cells)
-
-
 def trained(cells, parts, seed=0, setup=None, **kwargs):
     scvi.settings.seed = seed
     sv.SplicedVAE.setup_anndata(cells, **(setup or {}))
