@@ -39,16 +39,16 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 book: $(STAMP) ## fit, execute the chapters, build the book (PROFILE=smoke|standard|full)
-	@$(BIN)/python book/build.py book --profile $(PROFILE)
+	@$(BIN)/python book/tools/build.py book --profile $(PROFILE)
 
 results: $(STAMP) ## only the fits that the chapters share
-	@$(BIN)/python book/build.py results --profile $(PROFILE)
+	@$(BIN)/python book/tools/build.py results --profile $(PROFILE)
 
 notebooks: $(STAMP) ## write book/*.ipynb anew from book/*.py
-	@$(BIN)/python book/build.py notebooks
+	@$(BIN)/python book/tools/build.py notebooks
 
 pdf: $(STAMP) ## print the book that was built as one PDF (needs Chromium or Chrome)
-	@$(BIN)/python book/pdf.py
+	@$(BIN)/python book/tools/pdf.py
 
 # otter-grader can't be installed beside cellrank: its environment is laid over the other one.
 $(COURSE)/.installed: $(STAMP) requirements-course.txt
@@ -59,7 +59,7 @@ $(COURSE)/.installed: $(STAMP) requirements-course.txt
 	@touch $@
 
 assignments: $(COURSE)/.installed ## write the course's assignments and check their grading
-	@$(COURSE)/bin/python book/course.py
+	@$(COURSE)/bin/python book/tools/course.py
 
 links: $(STAMP) ## ask for every external link of the book that was built
 	@$(BIN)/jupyter-book build _build/executed --path-output . --builder linkcheck

@@ -27,9 +27,9 @@ from torch.distributions import Normal, kl_divergence
 
 import splicedvae as sv
 import splicedvae_book as lab
-from splicedvae._regression import linear_ratio, ridge_binomial
 from splicedvae.head import HierarchicalLinear, RatioHead, ratio_loss
 from splicedvae.module import SplicedVAEModule
+from splicedvae.ratios.regression import linear_ratio, ridge_binomial
 from splicedvae.start import gene_statistics
 
 lab.profiles.quiet()

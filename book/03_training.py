@@ -66,7 +66,7 @@ pd.DataFrame(
 # term warmed up over the first third of them.
 
 # %% tags=["remove-stderr"]
-jobs = lab.experiment.run(lab.fits, lab.profiles.load(profile), profile, results)
+jobs = lab.fits.stage.run(lab.profiles.load(profile), profile, results)
 scores = lab.experiment.table(jobs)
 seeds = lab.profiles.PROFILES[profile].seeds
 first = {job["name"]: job for job in jobs if job["seed"] == seeds[0]}
@@ -130,7 +130,7 @@ lab.profiles.finding(
 # %% tags=["hide-input"]
 def with_interval(a: str, b: str, score: str, digits: int = 2) -> str:
     """Mean difference and its 95 % interval over seeds, as text."""
-    return lab.experiment.told(scores, a, b, score, digits)
+    return lab.experiment.format_difference(scores, a, b, score, digits)
 
 
 def verdict(a: str, b: str, score: str, more: str, less: str, same: str) -> str:
@@ -617,7 +617,7 @@ lab.profiles.finding(
 # count says of its noise. Without own counts SplicedVAE still has 0.028.
 #
 # (Means over random splits of 60 / 10 / 30 %. The 95 % intervals take the splits for independent,
-# but they share cells, so they are too narrow. `python tests/benchmarks/elsewhere.py` computes the
+# but they share cells, so they are too narrow. `python benchmarks/elsewhere.py` computes the
 # table, its first row if given scVelo's file and `--splits 60`; as in the section above, its
 # figures are fixed.)
 #
@@ -655,7 +655,7 @@ lab.profiles.finding(
 # collection of nearly all published cells may hold these very ones, test cells included).
 
 # %% tags=["remove-stderr"]
-starts = lab.experiment.run(lab.pretraining, lab.profiles.load(profile), profile, results)
+starts = lab.pretraining.stage.run(lab.profiles.load(profile), profile, results)
 few = pd.DataFrame([row | {"seed": job["seed"]} for job in starts for row in job["rows"].values()])
 lengths = few.groupby("cells")["epochs"].max()
 (origin,) = {job["checkpoint"] for job in starts}  # one for all seeds, or the build stops
@@ -708,7 +708,7 @@ def advantage(cells: int, start: str = "pretrained") -> str:
         _, low, high = lab.experiment.difference(frame, start, "scratch", score)
         verdict = "better" if low > 0 else "worse" if high < 0 else "no difference shown"
         words.append(
-            f"{label} {lab.experiment.told(frame, start, 'scratch', score, digits)}, {verdict}"
+            f"{label} {lab.experiment.format_difference(frame, start, 'scratch', score, digits)}, {verdict}"
         )
     return "; ".join(words)
 

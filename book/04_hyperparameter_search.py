@@ -133,7 +133,7 @@ shown[["state", *grid, "rmse_observed", "d2", "elbo"]].T
 # makes them.
 
 # %% tags=["remove-stderr"]
-jobs = lab.experiment.run(lab.searches, whole, profile, results)
+jobs = lab.searches.stage.run(whole, profile, results)
 studies = {name: lab.searches.study(results, whole, profile, name) for name in lab.searches.NAMES}
 tables = {name: sv.search.table(study) for name, study in studies.items()}
 pd.DataFrame({name: table["state"].value_counts() for name, table in tables.items()}).fillna(
@@ -316,7 +316,9 @@ chosen[list(grid)]
 # %% tags=["hide-input"]
 def told(a: str, b: str, score: str, digits: int) -> str:
     """Difference on test cells, paired by seed."""
-    return lab.experiment.told(confirmed, f"grid, {a}, test", f"grid, {b}, test", score, digits)
+    return lab.experiment.format_difference(
+        confirmed, f"grid, {a}, test", f"grid, {b}, test", score, digits
+    )
 
 
 lab.profiles.finding(

@@ -59,7 +59,7 @@ lab.profiles.banner(adata, profile)
 
 # %% tags=["remove-stderr"]
 names = (*lab.fields.FITS, "scVI, gene subset")
-fits = lab.experiment.run(lab.fits, adata, profile, results, names)
+fits = lab.fits.stage.run(adata, profile, results, names)
 seeds = lab.profiles.PROFILES[profile].seeds
 whole, (train, val, test) = lab.profiles.prepared(adata, profile, seeds[0])
 bench = lab.fields.cells(whole, train, test)  # graphs, one UMAP, velocity from true counts
@@ -139,7 +139,7 @@ pd.DataFrame(errors).T
 # {term}`reference γ`, in which slopes come from the true counts of training cells.
 
 # %% tags=["remove-stderr"]
-jobs = lab.experiment.run(lab.fields, adata, profile, results)
+jobs = lab.fields.stage.run(adata, profile, results)
 scores = lab.experiment.table(jobs)
 models = {
     "GeneMean": "gene mean",
@@ -165,14 +165,14 @@ lab.profiles.finding(
     "for SplicedVAE, drawing counts for the slope takes the cosine from "
     f"{scores.loc['SplicedVAE, no draws', 'cosine'].mean():.3f} to "
     f"{scores.loc['SplicedVAE', 'cosine'].mean():.3f}, difference "
-    f"{lab.experiment.told(scores, 'SplicedVAE', 'SplicedVAE, no draws', 'cosine')}, of which the step from binomial "
-    f"to beta-binomial draws is {lab.experiment.told(scores, 'SplicedVAE', 'SplicedVAE, binomial draws', 'cosine')}; "
+    f"{lab.experiment.format_difference(scores, 'SplicedVAE', 'SplicedVAE, no draws', 'cosine')}, of which the step from binomial "
+    f"to beta-binomial draws is {lab.experiment.format_difference(scores, 'SplicedVAE', 'SplicedVAE, binomial draws', 'cosine')}; "
     "for the gene mean from "
     f"{scores.loc['GeneMean, no draws', 'cosine'].mean():.3f} to "
     f"{scores.loc['GeneMean', 'cosine'].mean():.3f}. "
     "With slopes from training cells it is "
     f"{scores.loc['SplicedVAE, reference γ', 'cosine'].mean():.3f} (lent slopes minus own "
-    f"{lab.experiment.told(scores, 'SplicedVAE, reference γ', 'SplicedVAE', 'cosine')}), the gene mean's "
+    f"{lab.experiment.format_difference(scores, 'SplicedVAE, reference γ', 'SplicedVAE', 'cosine')}), the gene mean's "
     f"{scores.loc['GeneMean, reference γ', 'cosine'].mean():.3f}.",
     profile,
 )
@@ -260,7 +260,7 @@ rivals = (
 lab.profiles.finding(
     "SplicedVAE minus each rival, cosine, mean and 95 % interval over seeds: "
     + "; ".join(
-        f"{rows[name]} {lab.experiment.told(scores, 'SplicedVAE', name, 'cosine')}"
+        f"{rows[name]} {lab.experiment.format_difference(scores, 'SplicedVAE', name, 'cosine')}"
         for name in rivals
     )
     + ".",
@@ -284,7 +284,7 @@ for score in ("cosine", "accuracy"):
     means = scores[score].groupby("model").mean()
     beside[f"{score}, alone"] = means[list(plain)].round(3)
     beside[f"{score}, SplicedVAE less it"] = {
-        name: lab.experiment.told(scores, "SplicedVAE", name, score) for name in plain
+        name: lab.experiment.format_difference(scores, "SplicedVAE", name, score) for name in plain
     }
 pd.DataFrame(beside).loc[list(plain)].rename(index=plain)
 
@@ -338,10 +338,10 @@ own, measured = f"SplicedVAE{lab.fields.OTHER_HALF}", "half versus half"
 lab.profiles.finding(
     "without shared noise, cosine of SplicedVAE minus: "
     + "; ".join(
-        f"{unshared[name]} {lab.experiment.told(scores, own, name + lab.fields.OTHER_HALF, 'cosine')}"
+        f"{unshared[name]} {lab.experiment.format_difference(scores, own, name + lab.fields.OTHER_HALF, 'cosine')}"
         for name in ("GeneMean", "NearestNeighbours", "HierarchicalBinomial", "velocity transfer")
     )
-    + f"; s and u of the first half {lab.experiment.told(scores, own, measured, 'cosine')}. A prediction "
+    + f"; s and u of the first half {lab.experiment.format_difference(scores, own, measured, 'cosine')}. A prediction "
     "borrows strength from thousands of training cells, so it may well be above what a noisy "
     "measurement of the cell itself says of a second one.",
     profile,
@@ -377,10 +377,10 @@ found = {
 }
 lab.profiles.finding(
     f"SplicedVAE has a cosine of {found['SplicedVAE']:.3f}; were its ratios true, it would be "
-    f"{found[top]:.3f} (measured minus that {lab.experiment.told(scores, 'SplicedVAE', top, 'cosine')}). It has "
+    f"{found[top]:.3f} (measured minus that {lab.experiment.format_difference(scores, 'SplicedVAE', top, 'cosine')}). It has "
     f"{found['SplicedVAE'] / found['NearestNeighbours']:.2f} times the cosine of nearest neighbours, and "
     f"were it right, that would be {found[top] / found[near]:.2f} times. In accuracy, measured "
-    f"minus that is {lab.experiment.told(scores, 'SplicedVAE', top, 'accuracy')}.",
+    f"minus that is {lab.experiment.format_difference(scores, 'SplicedVAE', top, 'accuracy')}.",
     profile,
 )
 
@@ -464,11 +464,11 @@ VELO = "Velo-Predictor, honest, spliced counts"
 lab.profiles.finding(
     "accuracy over turns of the compass: SplicedVAE "
     f"{scores.loc['SplicedVAE', 'accuracy'].mean():.3f}; minus the gene mean "
-    f"{lab.experiment.told(scores, 'SplicedVAE', 'GeneMean', 'accuracy')}, minus the cluster majority "
-    f"{lab.experiment.told(scores, 'SplicedVAE', 'cluster majority', 'accuracy')}, minus Velo-Predictor "
-    f"(honest) {lab.experiment.told(scores, 'SplicedVAE', VELO, 'accuracy')}. "
+    f"{lab.experiment.format_difference(scores, 'SplicedVAE', 'GeneMean', 'accuracy')}, minus the cluster majority "
+    f"{lab.experiment.format_difference(scores, 'SplicedVAE', 'cluster majority', 'accuracy')}, minus Velo-Predictor "
+    f"(honest) {lab.experiment.format_difference(scores, 'SplicedVAE', VELO, 'accuracy')}. "
     "Velo-Predictor loses "
-    f"{lab.experiment.told(scores, 'Velo-Predictor, as published', VELO, 'accuracy')} "
+    f"{lab.experiment.format_difference(scores, 'Velo-Predictor, as published', VELO, 'accuracy')} "
     "when its test cells are kept out of the resampling.",
     profile,
 )
@@ -654,7 +654,7 @@ _ = lab.plots.stream(query)
 # reference that matches. So does the hierarchical regression, where the query has totals.
 
 # %% tags=["remove-stderr"]
-answers = lab.experiment.table(lab.experiment.run(lab.queries, adata, profile, results))
+answers = lab.experiment.table(lab.queries.stage.run(adata, profile, results))
 outcome = answers.groupby("model", sort=False).mean()
 pairs = pd.Series(outcome.index).replace(models, regex=True).str.split(": ").map(tuple)
 outcome.index = pd.MultiIndex.from_tuples(pairs, names=["query", "field from"])
@@ -697,8 +697,8 @@ def verdict(query: str) -> str:
     best = "the ratios" if over_move > 0 else "transfer, where a matching reference exists"
     return (
         f"- **{query}**: D² {d2:+.3f}; angle to the true arrow {angle:.0f}°; cosine above the gene mean's by "
-        f"{lab.experiment.told(answers, own, mean, 'cosine')}, above transfer's by "
-        f"{lab.experiment.told(answers, own, move, 'cosine')}. "
+        f"{lab.experiment.format_difference(answers, own, mean, 'cosine')}, above transfer's by "
+        f"{lab.experiment.format_difference(answers, own, move, 'cosine')}. "
         + (f"Trust them; the better field is from {best}." if trust else "Do not trust the ratios.")
     )
 
@@ -726,7 +726,7 @@ lab.profiles.finding(
 # what everybody has.
 
 # %% tags=["remove-stderr"] mystnb={"image": {"alt": "Cosine with the true velocity of simulated cells against the depth of spliced and unspliced counts on a log axis: two blue curves of scVelo on thinned counts; an orange level of SplicedVAE; levels of the gene mean, dashed, and of the true ratio, dotted."}, "figure": {"caption": "Simulated cells. Where the blue curve is above the orange level, measured spliced and unspliced counts of that depth beat predicted ratios.", "name": "fig-crossing"}}
-deep = lab.experiment.table(lab.experiment.run(lab.depth, adata, profile, results))
+deep = lab.experiment.table(lab.depth.stage.run(adata, profile, results))
 means = deep["cosine"].groupby("model", sort=False).mean()
 depths = lab.depth.DEPTHS
 ax = plt.figure().add_subplot(
@@ -752,7 +752,7 @@ _ = ax.legend(fontsize=9, loc=(0.02, 0.55))
 curve = [means[lab.depth.THINNED.format(d)] for d in depths]
 tenth = lab.depth.THINNED.format(0.1)
 lab.profiles.finding(
-    f"SplicedVAE minus scVelo at a tenth of the depth: {lab.experiment.told(deep, 'SplicedVAE', tenth, 'cosine')}; the two cross at "
+    f"SplicedVAE minus scVelo at a tenth of the depth: {lab.experiment.format_difference(deep, 'SplicedVAE', tenth, 'cosine')}; the two cross at "
     f"{lab.depth.crossing(depths, curve, means['SplicedVAE']):.2f} of the depth. With the true ratio of "
     f"expected counts the cosine is {means[lab.depth.TRUE_RATIO]:.3f}, with SplicedVAE's {means['SplicedVAE']:.3f}. But one constant "
     f"vector, the mean true velocity that nobody has, gets {means[lab.depth.TRUE_CONSTANT]:.3f}, and transfer from training cells "

@@ -275,7 +275,7 @@ plt.show()
 # it.
 
 # %% tags=["remove-stderr"]
-jobs = lab.experiment.run(lab.generalisation, real, profile, results)
+jobs = lab.generalisation.stage.run(real, profile, results)
 rows = pd.DataFrame(
     row | {"kind": job["name"], "seed": f"seed {job['seed']}"}
     for job in jobs
@@ -298,7 +298,7 @@ def told(kind: str, a: str, b: str, score: str = "d2") -> str:
     """Mean over groups, and its difference with a 95 % interval, paired by group."""
     table = known.loc[kind]
     means = ", ".join(f"{way} {table.loc[way, score].mean():.4f}" for way in (a, b))
-    return f"{means}: {lab.experiment.told(table, a, b, score, 4)}"
+    return f"{means}: {lab.experiment.format_difference(table, a, b, score, 4)}"
 
 
 # %% mystnb={"image": {"alt": "D² over the gene mean of other cell types, for real pancreas cells of types that training did not see: a dot per cell type for the gene mean, a ridge and a hierarchical regression from elsewhere and from new cells, and SplicedVAE from elsewhere, from new cells, and fine-tuned."}, "figure": {"caption": "A cell type that training did not see, a dot per type. Right of 0, more is known of its cells than the gene mean from elsewhere says; the second grey row is what their own gene mean would say.", "name": "fig-left-out"}} tags=["hide-input"]
@@ -385,7 +385,7 @@ lab.profiles.finding(
 # longer.
 
 # %% tags=["remove-stderr"]
-sizes = lab.experiment.run(lab.scale, real, profile, results)[0]["rows"]
+sizes = lab.scale.stage.run(real, profile, results)[0]["rows"]
 sizes = pd.DataFrame(sizes).T.set_index("cells", drop=False).rename_axis(None)
 largest = int(sizes["cells"].max())
 ask = [*sizes["cells"].astype(int), 10_000_000]

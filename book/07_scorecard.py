@@ -32,8 +32,8 @@ pd.set_option("display.max_colwidth", None)
 # the same, from the results that are there.
 
 # %% tags=["remove-stderr"]
-fitted = lab.experiment.table(lab.experiment.run(lab.fits, adata, profile, results))
-fields = lab.experiment.table(lab.experiment.run(lab.fields, adata, profile, results))
+fitted = lab.experiment.table(lab.fits.stage.run(adata, profile, results))
+fields = lab.experiment.table(lab.fields.stage.run(adata, profile, results))
 card = lab.scorecard.scorecard(adata, profile, results, fitted, fields)
 
 # %%

@@ -4,7 +4,7 @@ import logging
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from . import baselines, data, metrics, velocity
+from . import baselines, data, metrics, trajectories, velocity
 from .model import SplicedVAE
 
 try:
@@ -18,8 +18,8 @@ if not _logger.handlers:
     _logger.addHandler(logging.StreamHandler())
     _logger.setLevel(logging.INFO)
 
-# rooms that are entered when asked for, and the extra that each needs
-_EXTRAS = {"atlas": "atlas", "census": "census", "search": "search", "trajectories": "velocity"}
+# imported when first asked for; each needs the extra of its name
+_EXTRAS = ("atlas", "census", "search")
 
 
 def __getattr__(name: str):
@@ -29,8 +29,12 @@ def __getattr__(name: str):
         return import_module(f".{name}", __name__)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"splicedvae.{name} needs {error.name}: pip install 'splicedvae[{_EXTRAS[name]}]'"
+            f"splicedvae.{name} needs {error.name}: pip install 'splicedvae[{name}]'"
         ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_EXTRAS})
 
 
 __all__ = [
@@ -39,5 +43,6 @@ __all__ = [
     "baselines",
     "data",
     "metrics",
+    "trajectories",
     "velocity",
 ]

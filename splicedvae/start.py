@@ -11,11 +11,11 @@ from scipy.special import logit
 from scvi import REGISTRY_KEYS
 from scvi.model import SCVI
 
-from ._entries import pooled_ratio
-from ._features import LogPCA
-from .ceilings import fit_concentration
 from .head import N_LOADINGS, GeneStatistics
 from .module import SPLICED, UNSPLICED
+from .ratios._entries import pooled_ratio
+from .ratios._features import LogPCA
+from .ratios.ceilings import fit_concentration
 
 KEYS = REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED
 

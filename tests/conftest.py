@@ -87,7 +87,7 @@ def smoke(tmp_path_factory) -> Path:
         if (facts["profile"], facts["source"]) == ("smoke", source_hash()):
             return build
     out = tmp_path_factory.mktemp("book")
-    command = [sys.executable, ROOT / "book" / "build.py", "book", "--profile", "smoke"]
+    command = [sys.executable, ROOT / "book" / "tools" / "build.py", "book", "--profile", "smoke"]
     done = subprocess.run([*command, "--out", out], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return out / "_build"

@@ -267,7 +267,7 @@ def test_every_chapter_was_measured_and_takes_less_than_three_minutes():
 def test_every_chapter_runs_alone(tmp_path, capsys):
     """In a fresh environment with Colab's packages, an empty folder, and the set-up cell as it is.
 
-    That it changed no package of Colab's and wrote no file elsewhere, book/alone.py checks.
+    That it changed no package of Colab's and wrote no file elsewhere, book/tools/alone.py checks.
     SPLICEDVAE_ALONE names chapters to run instead of all: "01_data,05_velocity".
     """
     try:
@@ -277,7 +277,15 @@ def test_every_chapter_runs_alone(tmp_path, capsys):
             pytest.skip(str(error))
         raise
     names = [name for name in os.environ.get("SPLICEDVAE_ALONE", "").split(",") if name] or CHAPTERS
-    command = [sys.executable, ROOT / "book" / "alone.py", *names, "--jobs", "2", "--out", tmp_path]
+    command = [
+        sys.executable,
+        ROOT / "book" / "tools" / "alone.py",
+        *names,
+        "--jobs",
+        "2",
+        "--out",
+        tmp_path,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     runs = json.loads((tmp_path / "runs.json").read_text())

@@ -15,7 +15,7 @@ from anndata import AnnData
 from lightning.pytorch.callbacks import Callback
 
 import splicedvae as sv
-from splicedvae.atlas import AtlasDataModule, Checkpoint, Store, build_store, one_to_one
+from splicedvae.atlas import AtlasDataModule, MidEpochCheckpoint, Store, build_store, one_to_one
 from splicedvae.atlas.__main__ import main
 from splicedvae_book.corpus import corpus, orthologues
 
@@ -193,7 +193,7 @@ def test_a_stopped_training_goes_on_with_the_cells_that_were_left(path, tmp_path
         torch.manual_seed(0)
         module = datamodule(path)
         model = sv.SplicedVAE(registry=module.registry)
-        callbacks = [Checkpoint(file, 10), seen]
+        callbacks = [MidEpochCheckpoint(file, 10), seen]
         model.train(3, datamodule=module, callbacks=callbacks, ckpt_path=resume, **QUIET)
         return model
 

@@ -16,7 +16,7 @@ from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parents[1]
 
-spec = importlib.util.spec_from_file_location("book_build", ROOT / "book" / "build.py")
+spec = importlib.util.spec_from_file_location("book_build", ROOT / "book" / "tools" / "build.py")
 book_build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(book_build)
 
@@ -24,7 +24,7 @@ CHAPTERS = [source.stem for source in book_build.chapters()]
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(root / "book" / "build.py"), *arguments]
+    command = [sys.executable, str(root / "book" / "tools" / "build.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -187,14 +187,15 @@ def small_book(tmp_path):
 
     def make(last_line: str) -> Path:
         shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
-        scripts = [f"book/{name}.py" for name in ("build", "colab", "mathjax", "release")]
+        (tmp_path / "book" / "tools").mkdir()
+        scripts = [f"book/tools/{name}.py" for name in ("build", "colab", "mathjax", "release")]
         for name in ("pyproject.toml", "_config.yml", "book/references.bib", *scripts):
             shutil.copy(ROOT / name, tmp_path / name)
         (tmp_path / "_toc.yml").write_text(
             "format: jb-book\nroot: book/intro\nparts:\n  - chapters:\n    - file: book/01_one\n"
         )
         (tmp_path / "book" / "intro.md").write_text("# A book\n")
-        (tmp_path / "book" / "results.py").write_text("def run(profile, out): pass\n")
+        (tmp_path / "book" / "tools" / "results.py").write_text("def run(profile, out): pass\n")
         (tmp_path / "book" / "01_one.py").write_text(CHAPTER + last_line + "\n")
         return tmp_path
 

@@ -292,7 +292,7 @@ def test_planted_faults_are_found_and_named(built, tmp_path):
         for name, text in zip(("00_sound", "01_faulty"), texts, strict=True):
             (tmp_path / folder / "assignments" / f"{name}.py").write_text(text)
     python = f"{sys.prefix}-course/bin/python"
-    command = [python, str(ROOT / "book" / "course.py"), "--root", str(tmp_path)]
+    command = [python, str(ROOT / "book" / "tools" / "course.py"), "--root", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert "00_sound  " in done.stdout and "00_sound" not in done.stderr

@@ -69,7 +69,7 @@ def test_returns_are_documented(name):
 
 def test_the_walk_finds_both_packages():
     assert {"data.pancreas", "model.SplicedVAE", "model.SplicedVAE.train"} <= OBJECTS.keys()
-    assert {"experiment.run", "profiles.Profile"} <= OBJECTS.keys()
+    assert {"stage.Stage.run", "profiles.Profile"} <= OBJECTS.keys()
 
 
 def test_it_says_that_it_is_typed():

@@ -1,6 +1,5 @@
 """The shared fits: what is kept, what is read again, and how figures are compared."""
 
-import ast
 import json
 import shutil
 from pathlib import Path
@@ -14,7 +13,9 @@ import torch
 import splicedvae as sv
 import splicedvae_book
 from splicedvae_book import (
+    depth,
     experiment,
+    fields,
     fits,
     generalisation,
     pretraining,
@@ -22,6 +23,8 @@ from splicedvae_book import (
     scale,
     searches,
 )
+from splicedvae_book import stage as stage_module
+from splicedvae_book.stage import Stage, sources
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ def tiny(monkeypatch):
 
 def test_jobs_are_computed_once_and_only_what_is_missing(tiny, tmp_path):
     names = (fits.BASELINES, "SplicedVAE", "scVI, gene subset")
-    jobs = experiment.run(fits, tiny, "tiny", tmp_path, names)
+    jobs = fits.stage.run(tiny, "tiny", tmp_path, names)
     assert [job["name"] for job in jobs] == list(names)
     (folder,) = tmp_path.iterdir()
     files = {f.name: f.stat().st_mtime_ns for f in folder.glob("*.json")}
@@ -44,7 +47,7 @@ def test_jobs_are_computed_once_and_only_what_is_missing(tiny, tmp_path):
     # a result is done when all its files are there: any that is not makes its job anew, no other
     for lost in ("0-splicedvae.json", "0-splicedvae.npy", "0-splicedvae/model.pt"):
         (folder / lost).unlink()
-        again = experiment.run(fits, tiny, "tiny", tmp_path, names)
+        again = fits.stage.run(tiny, "tiny", tmp_path, names)
         changed = {f.name for f in folder.glob("*.json") if f.stat().st_mtime_ns != files[f.name]}
         assert changed == {"0-splicedvae.json"} and (folder / lost).exists()
         assert again[1]["rows"] == jobs[1]["rows"] and again[1]["history"] == jobs[1]["history"]
@@ -52,12 +55,12 @@ def test_jobs_are_computed_once_and_only_what_is_missing(tiny, tmp_path):
 
 
 def test_a_job_that_stops_half_way_is_not_done(tiny, tmp_path, monkeypatch):
-    (job,) = experiment.run(fits, tiny, "tiny", tmp_path, [fits.BASELINES])
+    (job,) = fits.stage.run(tiny, "tiny", tmp_path, [fits.BASELINES])
     (folder,) = tmp_path.iterdir()
     (folder / job["files"][0]).unlink()
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(sv.baselines.RidgeBinomial, "fit", _interrupted)
-        experiment.run(fits, tiny, "tiny", tmp_path, [fits.BASELINES])
+        fits.stage.run(tiny, "tiny", tmp_path, [fits.BASELINES])
     assert not list(folder.glob("*.json"))
 
 
@@ -67,7 +70,7 @@ def _interrupted(*args):
 
 def test_later_stages_find_ratios_and_checkpoints_by_name(tiny, tmp_path):
     names = (fits.BASELINES, "SplicedVAE", "scVI", "SplicedVAE, gene subset")
-    jobs = {job["name"]: job for job in experiment.run(fits, tiny, "tiny", tmp_path, names)}
+    jobs = {job["name"]: job for job in fits.stage.run(tiny, "tiny", tmp_path, names)}
     adata, (train, val, test) = profiles.prepared(tiny, "tiny", 0)
     s, u = (adata.layers[layer][test] for layer in ("spliced", "unspliced"))
     mean = sv.baselines.GeneMean().fit(adata[train], adata[val]).mean_
@@ -118,86 +121,73 @@ def test_rows_are_the_reports_of_the_test_cells(tiny, tmp_path):
 
 
 def test_fingerprint_follows_counts_and_settings(tiny, monkeypatch):
-    first = experiment.fingerprint(fits, tiny, "tiny")
-    assert first == experiment.fingerprint(fits, tiny.copy(), "tiny")
+    first = fits.stage.fingerprint(tiny, "tiny")
+    assert first == fits.stage.fingerprint(tiny.copy(), "tiny")
     changed = tiny.copy()
     changed.layers["spliced"] = changed.layers["spliced"].copy()
     changed.layers["spliced"].data[0] += 1
-    assert experiment.fingerprint(fits, changed, "tiny") != first
+    assert fits.stage.fingerprint(changed, "tiny") != first
     moved = tiny.copy()
     moved.obs["clusters"] = np.roll(moved.obs["clusters"].astype(str), 1)
-    assert experiment.fingerprint(fits, moved, "tiny") != first
+    assert fits.stage.fingerprint(moved, "tiny") != first
     monkeypatch.setitem(profiles.PROFILES, "tiny", profiles.Profile(None, 40, 3, (0,)))
-    assert experiment.fingerprint(fits, tiny, "tiny") != first
+    assert fits.stage.fingerprint(tiny, "tiny") != first
     # more seeds share what fewer have fitted
-    assert experiment.fingerprint(fits, tiny, "standard") == experiment.fingerprint(
-        fits, tiny, "full"
-    )
+    assert fits.stage.fingerprint(tiny, "standard") == fits.stage.fingerprint(tiny, "full")
 
 
-STAGES = (fits, generalisation, pretraining, scale, searches)
+def reached(stage: Stage) -> set[str]:
+    return sources(stage.job.__module__).keys()
 
 
-@pytest.mark.parametrize("stage", STAGES, ids=lambda m: m.__name__)
-def test_fingerprint_covers_every_module_that_a_job_runs_through(stage):
-    packages = {module.__name__: Path(module.__file__).parent for module in (sv, splicedvae_book)}
-    files = {
-        ".".join([name, *f.relative_to(at).with_suffix("").parts]).removesuffix(".__init__"): f
-        for name, at in packages.items()
-        for f in at.rglob("*.py")
-    }
-    for name in packages:
-        del files[name]  # an import of a package counts for what is taken from it
-    # Simulated cells are hashed themselves; velocity asks more of ratios that are fitted by then.
-    exempt = ("simulate", "peers", "peers.velo_predictor", "velocity_baselines", "velocity_metrics")
-    exempt = {f"splicedvae.{module}" for module in exempt}
-    exempt.add("splicedvae_book.experiment")  # it runs jobs, and asks nothing of what they do
-    if stage in (generalisation, scale):
-        exempt.remove("splicedvae.simulate")  # these make cells of their own
-    if stage is searches:
-        exempt.add("splicedvae_book.fits")  # only its list of modules
+def test_a_result_depends_on_what_its_job_imports_and_on_no_more():
+    network = {f"splicedvae.{name}" for name in ("model", "module", "head", "training", "start")}
+    ratios = {f"splicedvae.ratios.{name}" for name in ("baselines", "regression", "metrics")}
+    assert network | ratios | {"splicedvae_book.scorer"} <= reached(fits.stage)
+    assert not [name for name in reached(fits.stage) if "velocity" in name or "atlas" in name]
+    assert {"splicedvae.velocity.field", "splicedvae_book.directions"} <= reached(fields.stage)
+    assert reached(fits.stage) < reached(fields.stage) < reached(depth.stage)
+    assert {"splicedvae.census.transplant", "splicedvae.model"} <= reached(pretraining.stage)
+    assert {"splicedvae.search._workers", "splicedvae.model"} <= reached(searches.stage)
+    assert {"splicedvae.atlas.loader", "splicedvae_book.corpus"} <= reached(scale.stage)
+    assert reached(scale.stage) - reached(generalisation.stage) == {scale.__name__}
 
-    def imports(module: str) -> set[str]:
-        """Modules that a module's source names; "splicedvae" itself where only that is named."""
-        found = set()
-        for node in ast.walk(ast.parse(files[module].read_text())):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                inside = files[module].name == "__init__.py"
-                parts = module.split(".")[: len(module.split(".")) - node.level + inside]
-                parts = parts if node.level else []
-                origin = ".".join(parts + [node.module] * bool(node.module))
-                inner = {f"{origin}.{alias.name}" for alias in node.names} & files.keys()
-                found |= inner or {origin}
-        return found & (files.keys() | packages.keys()) - exempt
 
-    reached, ahead = set(), {stage.__name__}
-    while ahead:
-        reached |= ahead
-        ahead = set().union(*map(imports, ahead)) - reached
-    listed = {
-        f"{name}.{m.replace('/', '.').removesuffix('.__init__')}"
-        for name, modules in stage.SOURCES.items()
-        for m in modules
-    }
-    assert {"splicedvae.model", "splicedvae.baselines", "splicedvae.metrics"} <= listed
-    assert reached == listed
+def test_imports_are_followed_wherever_they_stand(tmp_path, monkeypatch):
+    for file, text in {
+        "__init__.py": "from . import never",
+        "never.py": "",
+        "a.py": "import numpy\nfrom . import b\nimport splicedvae.room.d",
+        "b.py": '"""Words."""\n\n\ndef f():\n    from .room import NAME  # late',
+        "room/__init__.py": "from .c import NAME",
+        "room/c.py": "from ..b import f\nfrom .... import nowhere\nNAME = 1",
+        "room/d.py": "",
+    }.items():
+        (tmp_path / "splicedvae" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "splicedvae" / file).write_text(text)
+    monkeypatch.setattr(stage_module, "files", lambda package: tmp_path / package)
+    found = sources("splicedvae.a")
+    names = ("a", "b", "room", "room.c", "room.d")
+    assert found.keys() == {f"splicedvae.{name}" for name in names}
+    assert "Words" not in found["splicedvae.b"] and "late" not in found["splicedvae.b"]
 
 
 def test_fingerprint_follows_the_source_of_a_fit(tiny, tmp_path, monkeypatch):
     for name, module in (("splicedvae", sv), ("splicedvae_book", splicedvae_book)):
         shutil.copytree(Path(module.__file__).parent, tmp_path / name)
-    monkeypatch.setattr(experiment, "files", lambda package: tmp_path / package)
-    first = experiment.fingerprint(fits, tiny, "tiny")
-    for file, counts in (("splicedvae/velocity.py", False), ("splicedvae_book/fits.py", True)):
+    monkeypatch.setattr(stage_module, "files", lambda package: tmp_path / package)
+    first = fits.stage.fingerprint(tiny, "tiny")
+    for file, counts in (
+        ("splicedvae/velocity/field.py", False),
+        ("splicedvae_book/stages/fits.py", True),
+    ):
         with (tmp_path / file).open("a") as source:
             source.write('# a comment\n\n\ndef _unused():\n    """Docstring."""\n')
-        assert (experiment.fingerprint(fits, tiny, "tiny") != first) == counts, file
-    told = experiment.fingerprint(fits, tiny, "tiny")
+        assert (fits.stage.fingerprint(tiny, "tiny") != first) == counts, file
+    told = fits.stage.fingerprint(tiny, "tiny")
     text = (tmp_path / file).read_text()
     (tmp_path / file).write_text(text.replace('"""Docstring."""', '"""Another."""  # and more'))
-    assert experiment.fingerprint(fits, tiny, "tiny") == told  # only what the code does counts
+    assert fits.stage.fingerprint(tiny, "tiny") == told  # only what the code does counts
 
 
 def test_table_and_difference_by_hand():

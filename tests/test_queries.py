@@ -9,8 +9,8 @@ from scipy import sparse
 from scipy.stats import norm
 
 import splicedvae as sv
-from splicedvae_book import experiment, fits, profiles, queries
-from splicedvae_book.queries import DENOISED, NO_OWN, REFERENCE, SCORES, TRUTH, WRONG_INPUT
+from splicedvae_book import fits, profiles, queries
+from splicedvae_book.stages.queries import DENOISED, NO_OWN, REFERENCE, SCORES, TRUTH, WRONG_INPUT
 
 RATIOS = {"SplicedVAE", "GeneMean", "NearestNeighbours"}
 LAYERS = {name: RATIOS | {TRUTH, "HierarchicalBinomial"} for name in queries.NAMES}
@@ -34,8 +34,8 @@ def bench(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(profiles.PROFILES, "tiny", profiles.Profile(400, 90, 4, (0,)))
         folder = tmp_path_factory.mktemp("results")
-        experiment.run(fits, cells, "tiny", folder, ["SplicedVAE"])
-        jobs = {job["name"]: job for job in experiment.run(queries, cells, "tiny", folder)}
+        fits.stage.run(cells, "tiny", folder, ["SplicedVAE"])
+        jobs = {job["name"]: job for job in queries.stage.run(cells, "tiny", folder)}
         yield cells, folder, jobs
 
 

@@ -6,8 +6,8 @@ import torch
 from scipy import sparse
 from scipy.optimize import minimize
 
-from splicedvae import _regression
-from splicedvae._regression import _Design, hierarchical_binomial, ridge_binomial
+from splicedvae.ratios import regression
+from splicedvae.ratios.regression import _Design, hierarchical_binomial, ridge_binomial
 
 N, G, D = 200, 240, 3
 UNCOUNTED = np.arange(3)  # genes of which nothing was counted
@@ -29,7 +29,7 @@ def genes():
     loadings = rng.normal(size=(G, D))
     loadings[UNCOUNTED[2]] = loadings[UNCOUNTED[:2]].mean(0)
     expected = np.column_stack([np.ones(G), loadings]) @ MEAN
-    heavy = np.sqrt(_regression.DEGREES / rng.chisquare(_regression.DEGREES, (G, 1)))
+    heavy = np.sqrt(regression.DEGREES / rng.chisquare(regression.DEGREES, (G, 1)))
     slopes = expected + heavy * SPREAD * rng.normal(size=(G, D))
     logit = rng.normal(1.0, 0.7, G)
     total = rng.poisson(rng.gamma(1.0, 1.5, G), (N, G))
@@ -84,8 +84,8 @@ def test_modes_under_the_first_prior_against_scipy(genes, with_own):
     weights = hierarchical_binomial(x, own, spliced, total, logit, loadings, n_iter=1)
     assert weights.shape == (G, 1 + D + with_own)
     start = np.zeros(1 + D + with_own)
-    variance = np.full(len(start), _regression.START_VARIANCE)
-    variance[0] = _regression.INTERCEPT_VARIANCE
+    variance = np.full(len(start), regression.START_VARIANCE)
+    variance[0] = regression.INTERCEPT_VARIANCE
     for gene in range(0, G, 24):
         columns = [np.ones(N), *x.T] + ([(values[:, gene] - 2) / 3] if with_own else [])
         z = np.column_stack(columns)
@@ -126,7 +126,7 @@ def test_a_gene_without_counts_has_the_mean_of_the_prior(genes, fitted):
 
 def test_prior_is_found(genes, monkeypatch):
     """Mean and spread of the simulated slopes, where nothing holds the mean back."""
-    monkeypatch.setattr(_regression, "LOADING_PENALTY", 0.0)
+    monkeypatch.setattr(regression, "LOADING_PENALTY", 0.0)
     slopes = hierarchical_binomial(*genes["data"], n_iter=60)[:, 1:]
     np.testing.assert_allclose(slopes[UNCOUNTED], genes["expected"][UNCOUNTED], atol=0.08)
     # modes spread a little less than slopes do, whose t distribution is wider than its scale
@@ -179,7 +179,7 @@ def test_slopes_of_the_own_feature():
 
 
 def test_genes_at_once_only_bound_memory(genes, fitted, monkeypatch):
-    monkeypatch.setattr(_regression, "GENES_AT_ONCE", 7)
+    monkeypatch.setattr(regression, "GENES_AT_ONCE", 7)
     again = hierarchical_binomial(*genes["data"])
     np.testing.assert_allclose(again, fitted, atol=1e-4)
 

@@ -26,9 +26,9 @@ def git(folder: Path, *arguments: str) -> str:
 @pytest.fixture
 def tree(tmp_path):
     """A tree that could be released as v1.2.3, with one notebook."""
-    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "tools").mkdir(parents=True)
     for name in ("colab.py", "release.py"):
-        shutil.copy(ROOT / "book" / name, tmp_path / "book" / name)
+        shutil.copy(ROOT / "book" / "tools" / name, tmp_path / "book" / "tools" / name)
     (tmp_path / "pyproject.toml").write_text(
         '[project]\nversion = "1.2.3"\nurls = {Repository = "https://github.com/someone/book"}\n'
     )
@@ -43,7 +43,7 @@ def tree(tmp_path):
 
 
 def check(tree: Path, tag: str = "v1.2.3") -> subprocess.CompletedProcess:
-    command = [sys.executable, str(tree / "book" / "release.py"), tag]
+    command = [sys.executable, str(tree / "book" / "tools" / "release.py"), tag]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -89,7 +89,9 @@ def test_placeholder_keeps_this_repository_from_a_release():
 
 def ask(tree: Path, *what: str) -> tuple[str, ...]:
     command = [sys.executable, "-c", f"import colab, release; print({', '.join(what)})"]
-    done = subprocess.run(command, cwd=tree / "book", check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=tree / "book" / "tools", check=True, capture_output=True, text=True
+    )
     return tuple(done.stdout.split())
 
 

@@ -6,8 +6,8 @@ import pytest
 from scipy.stats import t
 
 import splicedvae as sv
-from splicedvae_book import experiment, fits, headline, profiles, scorecard
-from splicedvae_book.fields import IF_TRUE, OTHER_HALF
+from splicedvae_book import fits, headline, profiles, scorecard
+from splicedvae_book.stages.fields import IF_TRUE, OTHER_HALF
 
 
 def test_bound_of_the_papers_pair():
@@ -110,7 +110,7 @@ def test_verdicts_follow_the_scores():
 def test_targets_are_what_their_names_say(tmp_path, monkeypatch):
     monkeypatch.setitem(profiles.PROFILES, "tiny", profiles.Profile(None, 60, 2, (0,)))
     cells = sv.data.simulate(n_obs=300, n_vars=80, seed=2)
-    experiment.run(fits, cells, "tiny", tmp_path, names=[fits.BASELINES, "SplicedVAE"])
+    fits.stage.run(cells, "tiny", tmp_path, names=[fits.BASELINES, "SplicedVAE"])
     frame = scorecard.targets(cells, "tiny", 0, tmp_path)
     whole, (train, val, test) = profiles.prepared(cells, "tiny", 0)
     counts = [whole.layers[name][test] for name in ("spliced", "unspliced")]

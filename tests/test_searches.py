@@ -16,7 +16,7 @@ def tiny(monkeypatch):
 
 
 def test_seeds_share_a_study_and_its_winners_meet_new_cells(tiny, tmp_path):
-    jobs = experiment.run(searches, tiny, "tiny", tmp_path, ["grid"])
+    jobs = searches.stage.run(tiny, "tiny", tmp_path, ["grid"])
     study = searches.study(tmp_path, tiny, "tiny", "grid")
     trials = sv.search.table(study)
     assert list(trials["state"]) == ["COMPLETE"] * 3 and list(trials["attempts"]) == [1] * 3
@@ -44,8 +44,8 @@ def test_seeds_share_a_study_and_its_winners_meet_new_cells(tiny, tmp_path):
 
 
 def test_settings_of_the_search_are_part_of_its_fingerprint(tiny, monkeypatch):
-    first = experiment.fingerprint(searches, tiny, "tiny")
+    first = searches.stage.fingerprint(tiny, "tiny")
     monkeypatch.setitem(searches.SETTINGS, "tiny", {"n_trials": 4, "max_epochs": 2})
-    assert experiment.fingerprint(searches, tiny, "tiny") != first
-    standard, full = (experiment.fingerprint(searches, tiny, p) for p in ("standard", "full"))
+    assert searches.stage.fingerprint(tiny, "tiny") != first
+    standard, full = (searches.stage.fingerprint(tiny, p) for p in ("standard", "full"))
     assert standard != full  # which for the fits are the same but for the seeds

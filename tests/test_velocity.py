@@ -13,7 +13,13 @@ from scipy import sparse
 import splicedvae as sv
 from splicedvae import velocity
 from splicedvae.counts import split_counts
-from splicedvae.steady_state import PERCENTILE, draws, quiet_scvelo, slopes, stochastic_gamma
+from splicedvae.velocity.steady_state import (
+    PERCENTILE,
+    draws,
+    quiet_scvelo,
+    slopes,
+    stochastic_gamma,
+)
 
 mpl.use("Agg")
 

@@ -10,8 +10,9 @@ from scipy import sparse
 from scipy.spatial.distance import cosine as cosine_distance
 
 import splicedvae as sv
-from splicedvae import metrics, velocity, velocity_metrics
-from splicedvae.steady_state import quiet_scvelo
+from splicedvae import metrics, velocity
+from splicedvae.velocity import metrics as velocity_metrics
+from splicedvae.velocity.steady_state import quiet_scvelo
 
 
 @pytest.fixture(scope="module")

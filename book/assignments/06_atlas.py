@@ -508,7 +508,7 @@ def q6_as_the_book_extrapolates(env):
     import pandas as pd
 
     from splicedvae_book import grading
-    from splicedvae_book.scale import cost_model
+    from splicedvae_book.stages.scale import cost_model
 
     rng = np.random.default_rng(70)
     hint = "Which run is kept back, and is it truly kept back? The runs come in any order."

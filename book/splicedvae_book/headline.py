@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from .experiment import measured
-from .fields import OTHER_HALF
+from .experiment import mean_with_interval
 from .profiles import PROFILES
+from .stages.fields import OTHER_HALF
 
 # Simple models of each kind, of which a line shows the best, and what the table calls them.
 _OF_RATIOS = {
@@ -79,7 +79,7 @@ def headline(fitted: pd.DataFrame, fields: pd.DataFrame, verdicts: list[str], fa
     for score, name, table, last, simple, others in _LINES:
         scores = tables[table][score]
         best = max(simple, key=lambda model: scores[model].mean())
-        null, ours, top = (measured(scores[model]) for model in others)
+        null, ours, top = (mean_with_interval(scores[model]) for model in others)
         cells = (
             f"{null['mean']:.3f}",
             f"{scores[best].mean():.3f} ({simple[best]})",

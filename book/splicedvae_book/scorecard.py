@@ -14,11 +14,11 @@ from anndata import AnnData
 from splicedvae import velocity
 from splicedvae.counts import named_layers
 
-from . import fits
-from .experiment import difference, measured
-from .fields import IF_TRUE, OTHER_HALF
+from .experiment import difference, mean_with_interval
 from .headline import headline
 from .profiles import PROFILES, prepared, provenance
+from .stages import fits
+from .stages.fields import IF_TRUE, OTHER_HALF
 
 PAPER_RMSE, PAPER_R = 0.1271, 0.67
 #: How close a pair must come to be the paper's. A target on which every model gets r = 0.95 is not.
@@ -184,7 +184,7 @@ def claims(
             "RMSE of held-out splicing ratios",
             f"{PAPER_RMSE}",
             "entries and target not stated; here entries with n ≥ 1",
-            measured(fitted.loc[ours, "rmse_observed"], "{:.4f}"),
+            mean_with_interval(fitted.loc[ours, "rmse_observed"], "{:.4f}"),
             regressions("rmse_observed", "{:.4f}"),
             f"gene mean {mean(fitted, 'GeneMean', 'rmse_observed', '{:.4f}')}",
             mean(fitted, ceiling, "rmse_observed", "{:.4f}"),
@@ -194,7 +194,7 @@ def claims(
             "Pearson r of held-out splicing ratios",
             f"{PAPER_R}",
             "entries and target not stated; here entries with n ≥ 1",
-            measured(fitted.loc[ours, "r_observed"]),
+            mean_with_interval(fitted.loc[ours, "r_observed"]),
             regressions("r_observed"),
             f"gene mean {mean(fitted, 'GeneMean', 'r_observed')}",
             mean(fitted, ceiling, "r_observed"),
@@ -204,7 +204,7 @@ def claims(
             "better ELBO than scVI",
             "lower loss, no figure",
             "ELBO per test cell, nats; SplicedVAE minus scVI",
-            measured(fitted.loc[ours, "elbo"] - fitted.loc["scVI", "elbo"], "{:+.2f}"),
+            mean_with_interval(fitted.loc[ours, "elbo"] - fitted.loc["scVI", "elbo"], "{:+.2f}"),
             f"detached head minus scVI {detached:+.2f}",
             "0",
             "–",
@@ -214,7 +214,7 @@ def claims(
             "one latent helps both tasks",
             "no figure",
             "D² of the coupled head minus that of a detached one, the ELBO no worse than scVI's",
-            measured(
+            mean_with_interval(
                 fitted.loc[ours, "d2"] - fitted.loc[f"{ours}, detached head", "d2"], "{:+.4f}"
             ),
             f"heads that read the latent alone {difference(fitted, *latent_only, 'd2')[0]:+.4f}",
@@ -232,7 +232,7 @@ def claims(
             "clearer clusters than scVI",
             "no figure",
             "silhouette, kNN purity and Leiden ARI of test cells",
-            measured(fitted.loc[ours, "silhouette"]),
+            mean_with_interval(fitted.loc[ours, "silhouette"]),
             f"scVI {mean(fitted, 'scVI', 'silhouette')}",
             "0",
             "–",
@@ -245,7 +245,7 @@ def claims(
             "velocity cosine above random",
             "no figure",
             "query protocol, genes in their own units, test cells",
-            measured(fields.loc[ours, "cosine"]),
+            mean_with_interval(fields.loc[ours, "cosine"]),
             simple("cosine"),
             f"random {mean(fields, 'random vectors', 'cosine')}, gene mean "
             f"{mean(fields, 'GeneMean', 'cosine')}",
@@ -262,7 +262,7 @@ def claims(
             "streamlines preserved",
             "by eye",
             "mean angle between arrows on one UMAP, degrees",
-            measured(fields.loc[ours, "angular_error"], "{:.1f}"),
+            mean_with_interval(fields.loc[ours, "angular_error"], "{:.1f}"),
             simple("angular_error", "{:.1f}"),
             f"gene mean {mean(fields, 'GeneMean', 'angular_error', '{:.1f}')}",
             limits("angular_error", "{:.1f}"),
@@ -277,7 +277,7 @@ def claims(
             "four directions: 50 % right",
             "0.50",
             "quadrant of the compass, averaged over its turns (baselines: two of them)",
-            measured(fields.loc[ours, "accuracy"]),
+            mean_with_interval(fields.loc[ours, "accuracy"]),
             f"cluster majority {mean(fields, 'cluster majority', 'accuracy')}",
             f"gene mean {mean(fields, 'GeneMean', 'accuracy')}",
             limits("accuracy"),
@@ -294,7 +294,7 @@ def claims(
             "Velo-Predictor: 88 % right",
             "0.88",
             "the same; as published, resampled before the split",
-            measured(fields.loc[leaky, "accuracy_unrotated"]),
+            mean_with_interval(fields.loc[leaky, "accuracy_unrotated"]),
             f"honest {mean(fields, honest, 'accuracy_unrotated')}",
             f"cluster majority {mean(fields, 'cluster majority', 'accuracy_unrotated')}",
             f"half versus half {mean(fields, 'half versus half', 'accuracy_unrotated')}",
@@ -306,7 +306,7 @@ def claims(
             "5706 of 8000 genes shared with scVelo",
             f"{fits.SUBSET:.3f}",
             "genes of a pretrained model that pass scVelo's filter; neither list is stated",
-            measured(pd.Series([kept / n_vars])),
+            mean_with_interval(pd.Series([kept / n_vars])),
             "–",
             "–",
             "–",

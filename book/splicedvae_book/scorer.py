@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 
-from splicedvae import baselines, metrics
+from splicedvae.ratios import baselines, ceilings, metrics
 
 
 class Scorer:
@@ -29,7 +29,7 @@ class Scorer:
         self.genes = metrics.within_gene_list(n[train], n[test])
         if not self.genes.any():  # a thinned run
             self.genes = None
-        self.concentration = metrics.fit_concentration(*(c[train] for c in counts), self.mean)
+        self.concentration = ceilings.fit_concentration(*(c[train] for c in counts), self.mean)
         self.seed = seed
 
     def report(self, predicted: np.ndarray) -> dict[str, float]:
@@ -63,8 +63,8 @@ class Scorer:
         """
         args = self.spliced, self.unspliced
         return {
-            "ceiling, bootstrap": metrics.bootstrap_ceiling(
+            "ceiling, bootstrap": ceilings.bootstrap_ceiling(
                 *args, self.mean, self.genes, seed=self.seed
             ),
-            "ceiling, thinning": metrics.thinning_ceiling(*args, self.genes, seed=self.seed),
+            "ceiling, thinning": ceilings.thinning_ceiling(*args, self.genes, seed=self.seed),
         }

@@ -8,14 +8,16 @@
 """
 
 from .catalogue import Catalogue
-from .loader import AtlasDataModule, Checkpoint, minibatch_entropy
+from .loader import AtlasDataModule, MidEpochCheckpoint, minibatch_entropy
 from .sampling import balance, one_to_one, sampling_plan, split
 from .store import Store, build_store
+
+Checkpoint = MidEpochCheckpoint  # its name in version 0.1
 
 __all__ = [
     "AtlasDataModule",
     "Catalogue",
-    "Checkpoint",
+    "MidEpochCheckpoint",
     "Store",
     "balance",
     "build_store",

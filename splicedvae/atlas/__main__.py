@@ -10,7 +10,7 @@ import scvi
 
 from ..model import SplicedVAE
 from .catalogue import Catalogue
-from .loader import AtlasDataModule, Checkpoint
+from .loader import AtlasDataModule, MidEpochCheckpoint
 from .sampling import balance, sampling_plan, split
 from .store import Store, build_store
 
@@ -64,7 +64,7 @@ def train(args: argparse.Namespace) -> None:
             num_nodes=args.nodes,
             # scVI's decoder has outputs that a likelihood may leave unused
             strategy="ddp_find_unused_parameters_true" if args.devices * args.nodes > 1 else "auto",
-            callbacks=[Checkpoint(last, args.checkpoint_every)],
+            callbacks=[MidEpochCheckpoint(last, args.checkpoint_every)],
             ckpt_path=last if last.exists() else None,
             log_save_dir=str(out),
         )

@@ -261,12 +261,12 @@ def _registry(genes: pd.Index, batch_key: str | None, batches: pd.Index) -> dict
     return SplicedVAE._get_most_recent_anndata_manager(cells, required=True).registry
 
 
-class Checkpoint(Callback):
+class MidEpochCheckpoint(Callback):
     """Write what a stopped training needs to go on, every so many steps.
 
-    ``train(..., callbacks=[Checkpoint(path, 1000)], ckpt_path=path)`` goes on in mid-epoch with
-    the cells that did not come yet. To Lightning's ``ModelCheckpoint``, scvi-tools adds one of its
-    own, which writes the whole model once more at every step that is saved.
+    ``train(..., callbacks=[MidEpochCheckpoint(path, 1000)], ckpt_path=path)`` goes on in mid-epoch
+    with the cells that did not come yet. To Lightning's ``ModelCheckpoint``, scvi-tools adds one of
+    its own, which writes the whole model once more at every step that is saved.
 
     The model's history goes on as well. Of an epoch that was stopped, its figures for training
     are those of the minibatches that were left.

@@ -19,10 +19,10 @@ from lightning.pytorch.callbacks import Callback
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from scipy import sparse
 
-from .. import metrics
-from .._entries import pooled_ratio
 from ..model import SplicedVAE
 from ..module import SPLICED, UNSPLICED
+from ..ratios import metrics
+from ..ratios._entries import pooled_ratio
 from ._workers import RETRY, interruptible
 
 #: Of validation cells: the direction, the name in `assess`, and in the history what is pruned by.

@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from tqdm.auto import tqdm
 
-from .. import baselines
+from ..ratios import baselines
 from ..training import checked_split
 from ._trials import assess, fit, report
 from ._workers import quiet

@@ -13,7 +13,7 @@ from matplotlib.patches import FancyArrowPatch
 from scipy.special import i0e
 from scipy.stats import gaussian_kde
 
-from splicedvae.steady_state import quiet_scvelo
+from splicedvae.velocity.steady_state import quiet_scvelo
 
 from .data import _by_cluster
 from .style import COLOURS, INK, ORANGE, _panel, _role_colour

@@ -1,0 +1,242 @@
+"""A stage of `make results`: jobs that are done once for each seed, and kept until they change."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import joblib
+import torch
+from anndata import AnnData
+from tqdm.auto import tqdm
+
+from .profiles import PROFILES, quiet
+
+#: Libraries whose version a result may depend on.
+LIBRARIES = ("optuna", "torch", "scvi-tools", "scanpy", "scikit-learn", "scvelo")
+#: The packages whose source is part of a result's hash; this module only runs jobs.
+OURS, RUNNER = ("splicedvae", "splicedvae_book"), __name__
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Results of one kind, by job and seed.
+
+    Attributes
+    ----------
+    job
+        Called as ``job(adata, profile, seed, name, folder)``. It returns a dict that JSON can hold,
+        which names under ``files`` what the job wrote to the folder.
+    names
+        Of the jobs.
+    shown
+        Scores that `make results` prints.
+    settings
+        What the jobs read beside the profile, by profile.
+    seeds
+        In place of the profile's.
+    alone
+        The jobs measure time, so no other runs beside them.
+    """
+
+    job: Callable[[AnnData, str, int, str, Path], dict]
+    names: tuple[str, ...]
+    shown: tuple[str, ...]
+    settings: Mapping[str, dict] = field(default_factory=dict)
+    seeds: tuple[int, ...] | None = None
+    alone: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name of the stage: that of its file."""
+        return self.job.__module__.rpartition(".")[2]
+
+    def fingerprint(self, adata: AnnData, profile: str) -> str:
+        """Hash of what the results depend on: cells, settings, source and main libraries.
+
+        The source is that of all modules of ours that the job's imports, see :func:`sources`;
+        comments and docstrings do not count.
+
+        Parameters
+        ----------
+        adata
+            From :func:`~splicedvae_book.profiles.load`.
+        profile
+            A key of ``splicedvae_book.profiles.PROFILES``.
+
+        Returns
+        -------
+        16 hexadecimal digits.
+        """
+        settings = asdict(PROFILES[profile])
+        settings.pop("seeds")  # a profile with more seeds shares the results of one with fewer
+        settings["stage"] = self.settings.get(profile)
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        parts = [adata.layers[layer] for layer in ("spliced", "unspliced")]
+        parts += [list(adata.var_names), list(adata.obs["clusters"].astype(str))]
+        parts += [version(library) for library in LIBRARIES]
+        for part in parts:  # a worker sees large arrays through a memory map: the same cells
+            digest.update(joblib.hash(part, coerce_mmap=True).encode())
+        for name, code in sorted(sources(self.job.__module__).items()):
+            digest.update(f"{name}\0{code}\0".encode())
+        return digest.hexdigest()[:16]
+
+    def folder(self, results: str | os.PathLike, adata: AnnData, profile: str) -> Path:
+        """Where the jobs' files are.
+
+        Parameters
+        ----------
+        results, adata, profile
+            As given to :meth:`run`.
+
+        Returns
+        -------
+        The folder in `results` that is named by the :meth:`fingerprint`.
+        """
+        return Path(results) / self.fingerprint(adata, profile)
+
+    def run(
+        self,
+        adata: AnnData,
+        profile: str = "standard",
+        results: str | os.PathLike = "_build/results",
+        names: Iterable[str] | None = None,
+    ) -> list[dict]:
+        """Do the jobs; those whose results are there already are only read.
+
+        Parameters
+        ----------
+        adata
+            From :func:`~splicedvae_book.profiles.load`.
+        profile
+            A key of ``splicedvae_book.profiles.PROFILES``.
+        results
+            Folder of all results.
+        names
+            Which jobs; None for all.
+
+        Returns
+        -------
+        The jobs' results by seed and name, each with ``seed``, ``name`` and ``seconds``.
+        """
+        folder = self.folder(results, adata, profile)
+        folder.mkdir(parents=True, exist_ok=True)
+        names = self.names if names is None else names
+        seeds = PROFILES[profile].seeds if self.seeds is None else self.seeds
+        jobs = [(seed, name) for seed in seeds for name in names]
+        if missing := [job for job in jobs if _read(folder, *job) is None]:
+            parallel = joblib.Parallel(n_jobs=self._n_jobs(), return_as="generator_unordered")
+            done = parallel(
+                joblib.delayed(self._work)(adata, profile, *job, folder) for job in missing
+            )
+            for _ in tqdm(done, total=len(missing), desc=self.title, unit="job"):
+                pass
+        return [_read(folder, *job) for job in jobs]
+
+    def _n_jobs(self) -> int:
+        # a GPU is shared badly; on CPUs these small networks gain nothing from a second thread
+        alone = torch.cuda.is_available() or self.alone
+        return 1 if alone else min(joblib.cpu_count(), 4)
+
+    def _work(self, adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> None:
+        """Do one job and write it down, the JSON file last, so that it vouches for the others."""
+        torch.set_num_threads(max(1, joblib.cpu_count() // self._n_jobs()))
+        quiet()
+        logging.getLogger("splicedvae").setLevel(logging.WARNING)  # each worker would repeat notes
+        start = time.perf_counter()
+        target = folder / f"{stem(seed, name)}.json"
+        target.unlink(missing_ok=True)
+        result = self.job(adata, profile, seed, name, folder)
+        result |= {"name": name, "seed": seed, "seconds": time.perf_counter() - start}
+        part = target.with_suffix(".part")
+        part.write_text(json.dumps(result))
+        part.replace(target)  # a killed run leaves no half a file
+
+
+def stem(seed: int, name: str) -> str:
+    """The name, less its ending, of the files of a job or of one model in it.
+
+    Parameters
+    ----------
+    seed
+        Of the split.
+    name
+        Of the job or model.
+
+    Returns
+    -------
+    The seed and the name in lower case, with hyphens for all but letters and digits.
+    """
+    return f"{seed}-" + "".join(c if c.isalnum() else "-" for c in name.lower())
+
+
+def _read(folder: Path, seed: int, name: str) -> dict | None:
+    """A job's result, None unless it and all files that belong to it are there."""
+    file = folder / f"{stem(seed, name)}.json"
+    if not file.exists():
+        return None
+    job = json.loads(file.read_text())
+    return job if all((folder / other).exists() for other in job.get("files", [])) else None
+
+
+def sources(module: str) -> dict[str, str]:
+    """What a module runs through, as far as it is ours: itself and all that it imports, and so on.
+
+    Parameters
+    ----------
+    module
+        Its whole name.
+
+    Returns
+    -------
+    By module, its syntax tree as text, without docstrings; comments are not in it anyway.
+    """
+    found: dict[str, str] = {}
+    ahead = {module}
+    while ahead:
+        name = ahead.pop()
+        path = _path(name)
+        tree = ast.parse(path.read_text())
+        ahead |= set(_imports(name, path, tree)) - found.keys() - {name, RUNNER}
+        for node in ast.walk(tree):
+            documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+            if documented and ast.get_docstring(node):
+                node.body = node.body[1:]
+        found[name] = ast.dump(tree)
+    return found
+
+
+def _path(module: str) -> Path | None:
+    """File of a module of ours."""
+    package, *parts = module.split(".")
+    if package not in OURS:
+        return None
+    base = Path(files(package)).joinpath(*parts)
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.exists()), None)
+
+
+def _imports(module: str, path: Path, tree: ast.Module) -> Iterator[str]:
+    """Modules of ours that a module imports, in functions too.
+
+    ``from package import module`` counts for that module, not for all that the package imports.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if _path(alias.name))
+        elif isinstance(node, ast.ImportFrom):
+            here = module.split(".") + ["__init__"] * (path.name == "__init__.py")
+            parts = here[: -node.level] if node.level else []
+            origin = ".".join([*parts, *filter(None, [node.module])])
+            for alias in node.names:
+                inner = f"{origin}.{alias.name}"
+                if found := next(filter(_path, (inner, origin)), None):
+                    yield found

@@ -1,0 +1,87 @@
+"""Results that chapters share, made once: `make results` calls this, and so does `make book`."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+import splicedvae_book as lab
+
+PAIRS = [
+    ("fits", "SplicedVAE", "RidgeBinomial", "d2"),
+    ("fits", "SplicedVAE", "RidgeBinomial, whitened", "d2"),
+    ("fits", "SplicedVAE", "RidgeBinomial, whitened", "within_gene_r"),
+    ("fits", "SplicedVAE", "HierarchicalBinomial", "d2"),
+    ("fits", "SplicedVAE", "HierarchicalBinomial", "within_gene_r"),
+    ("fits", "SplicedVAE", "SplicedVAE, detached head", "d2"),
+    ("fits", "SplicedVAE", "SplicedVAE, detached head", "elbo"),
+    ("fits", "SplicedVAE, latent alone", "SplicedVAE, detached, latent alone", "d2"),
+    ("fits", "SplicedVAE, latent alone", "SplicedVAE, detached, latent alone", "elbo"),
+    ("fits", "SplicedVAE", "scVI", "elbo"),
+    ("fields", "SplicedVAE", "GeneMean", "cosine"),
+    ("fields", "SplicedVAE", "constant velocity", "cosine"),
+    ("fields", "SplicedVAE", "velocity transfer", "cosine"),
+    ("fields", "SplicedVAE", "NearestNeighbours", "cosine"),
+    ("fields", "SplicedVAE", "RidgeBinomial", "cosine"),
+    ("fields", "SplicedVAE", "HierarchicalBinomial", "cosine"),
+    ("fields", "SplicedVAE", f"NearestNeighbours{lab.fields.NO_DRAWS}", "cosine"),
+    ("fields", "SplicedVAE", "SplicedVAE, binomial draws", "cosine"),
+    ("fields", "SplicedVAE", f"SplicedVAE{lab.fields.IF_TRUE}", "cosine"),
+    ("fields", "SplicedVAE, other half", "GeneMean, other half", "cosine"),
+    ("fields", "SplicedVAE, other half", "NearestNeighbours, other half", "cosine"),
+    ("fields", "SplicedVAE, other half", "HierarchicalBinomial, other half", "cosine"),
+    ("fields", "SplicedVAE, other half", "velocity transfer, other half", "cosine"),
+    ("fields", "SplicedVAE, other half", "half versus half", "cosine"),
+    ("fields", "SplicedVAE", "GeneMean", "accuracy"),
+    ("fields", "SplicedVAE", "NearestNeighbours", "accuracy"),
+    ("fields", "SplicedVAE", "RidgeBinomial", "accuracy"),
+    ("fields", "SplicedVAE", "HierarchicalBinomial", "accuracy"),
+    *(
+        ("fields", "SplicedVAE", f"{name}{lab.fields.NO_DRAWS}", "accuracy")
+        for name in lab.fields.BASELINES
+    ),
+    ("fields", "SplicedVAE", "cluster majority", "accuracy"),
+    ("fields", "SplicedVAE", "Velo-Predictor, honest, spliced counts", "accuracy"),
+    ("pretraining", "pretrained, 200", "scratch, 200", "d2"),
+    ("pretraining", "pretrained, 200", "scratch, 200", "elbo"),
+    ("searches", "grid, 1, test", "grid, default, test", "d2"),
+    ("searches", "grid, 1, test", "grid, RidgeBinomial, test", "d2"),
+    ("depth", "SplicedVAE", "scVelo, depth 0.1", "cosine"),
+]
+
+
+def run(profile: str, out: Path) -> None:
+    """Compute what is missing of a profile's results, write the tables and print their means.
+
+    Parameters
+    ----------
+    profile
+        ``"smoke"``, ``"standard"`` or ``"full"``.
+    out
+        Folder of the results. There, ``<stage>-<profile>.csv`` has a line per model or field and
+        seed, ``scorecard.json`` the paper's claims, and ``headline.md`` what the first page shows.
+    """
+    lab.profiles.quiet()
+    adata = lab.profiles.load(profile)
+    stages = {name: getattr(lab, name).stage for name in lab.STAGES}
+    tables = {
+        name: lab.experiment.table(stage.run(adata, profile, out)) for name, stage in stages.items()
+    }
+    seeds = lab.profiles.PROFILES[profile].seeds
+    print(f"\n{adata.uns['provenance']['name']}; test cells, mean over {len(seeds)} seed(s)")
+    for name, stage in stages.items():
+        tables[name].to_csv(out / f"{name}-{profile}.csv")
+        means = tables[name][list(stage.shown)].groupby("model", sort=False).mean()
+        print(f"\n{name}\n{means.round(4).to_string(na_rep='–')}")
+    print("\nDifferences paired by seed, with 95 % intervals")
+    for stage, a, b, score in PAIRS:
+        if not {a, b} <= set(tables[stage].index.unique("model")):
+            continue  # a thinned run lacks the larger sizes
+        gap = lab.experiment.format_difference(tables[stage], a, b, score, 4)
+        print(f"{score}: {a} − {b}: {gap}")
+
+    card = lab.scorecard.scorecard(adata, profile, out, tables["fits"], tables["fields"])
+    (out / "scorecard.json").write_text(json.dumps(card, indent=1, ensure_ascii=False))
+    (out / "headline.md").write_text(card["headline"] + "\n")
+    claims = pd.DataFrame(card["claims"]).set_index("claim")
+    print(f"\nscorecard\n{claims[['paper', 'verdict']].to_string()}")

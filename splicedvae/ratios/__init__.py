@@ -1,0 +1,1 @@
+"""Splicing ratios without a network: scores, ceilings, baselines and what these read of cells."""

@@ -1,0 +1,220 @@
+"""Binomial regressions of many genes at once by Newton's method: penalised, and hierarchical."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from scipy.special import expit
+
+from ._entries import clipped
+
+DEGREES = 8  # of freedom of the prior over genes: few genes follow the state far more than most
+START_VARIANCE = 1e-3  # of a slope on a feature of variance 1, before it is estimated
+INTERCEPT_VARIANCE = 1.0  # of an intercept about the gene's mean logit
+LOADING_PENALTY = 30.0  # on what loadings say of slopes, in genes
+LONGEST_STEP = 2.0  # of a weight in one Newton step
+TOLERANCE = 0.005  # EM ends when no more than this share of the weights' norm still moves
+GENES_AT_ONCE = 512  # bounds memory: a few dense arrays of all cells and so many genes
+
+
+def linear_ratio(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Ratios that a regression predicts.
+
+    Parameters
+    ----------
+    x
+        Features (cells, d).
+    weights
+        (1 + d, genes), the intercept first.
+
+    Returns
+    -------
+    Array (cells, genes), a little away from 0 and 1.
+    """
+    return clipped(expit(weights[0] + x @ weights[1:]))
+
+
+class _Design:
+    """Features (cells, d), common to all genes, with an intercept in front; and their products."""
+
+    def __init__(self, x: np.ndarray):
+        self.z = np.column_stack([np.ones(len(x), x.dtype), x])
+        self.rows, self.cols = np.tril_indices(self.z.shape[1])
+        # Single precision suffices for the curvature: it steers the steps, the gradient ends them.
+        self.products = (self.z[:, self.rows] * self.z[:, self.cols]).astype(np.float32)
+
+    def derivatives(
+        self, eta: np.ndarray, spliced: np.ndarray, total: np.ndarray, own: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Gradient (genes, width) of the log-likelihood, and minus its Hessian.
+
+        Logits `eta`, counts and `own`, a last feature of which each gene has its own, are (cells,
+        genes).
+        """
+        p = expit(eta)
+        residual, curvature = spliced - total * p, (total * p * (1 - p)).astype(np.float32)
+        shared = self.z.shape[1]
+        width = shared + (own is not None)
+        gradient = np.empty((eta.shape[1], width), self.z.dtype)
+        hessian = np.empty((eta.shape[1], width, width), self.z.dtype)
+        gradient[:, :shared] = residual.T @ self.z
+        products = curvature.T @ self.products
+        hessian[:, self.rows, self.cols] = hessian[:, self.cols, self.rows] = products
+        if own is not None:
+            gradient[:, -1] = (residual * own).sum(0)
+            curvature = curvature * own
+            hessian[:, -1, :shared] = hessian[:, :shared, -1] = curvature.T @ self.z
+            hessian[:, -1, -1] = (curvature * own).sum(0)
+        return gradient, hessian
+
+
+def ridge_binomial(
+    x: np.ndarray,
+    spliced: np.ndarray,
+    total: np.ndarray,
+    l2: float,
+    weights: np.ndarray,
+    max_iter: int = 50,
+    tol: float = 1e-8,
+) -> np.ndarray:
+    """Penalised binomial regressions of many genes at once.
+
+    Parameters
+    ----------
+    x
+        Features (cells, d).
+    spliced, total
+        Counts (cells, genes): s and n = s + u.
+    l2
+        Penalty on the d slopes; the intercept is free.
+    weights
+        Start (1 + d, genes), intercept first. Genes seen only spliced or only unspliced keep it.
+    max_iter
+        Largest number of Newton steps.
+    tol
+        A gene is done when its Newton decrement, twice the log-likelihood still to gain, is
+        smaller.
+
+    Returns
+    -------
+    Array (1 + d, genes).
+    """
+    design = _Design(x)
+    z = design.z
+    penalty = np.full((z.shape[1], 1), float(l2))
+    penalty[0] = 0
+
+    def objective(w: np.ndarray, eta: np.ndarray, genes: np.ndarray) -> np.ndarray:
+        gain = spliced[:, genes] * eta - total[:, genes] * np.logaddexp(0, eta)
+        return gain.sum(0) - (penalty * w**2).sum(0) / 2
+
+    weights = weights.copy()
+    sums = spliced.sum(0)
+    active = np.flatnonzero((sums > 0) & (sums < total.sum(0)))
+    for _ in range(max_iter):
+        if not len(active):
+            break
+        w = weights[:, active]
+        eta = z @ w
+        gradient, hessian = design.derivatives(eta, spliced[:, active], total[:, active])
+        gradient = gradient.T - penalty * w
+        hessian += np.diag(penalty[:, 0])
+        step = np.linalg.solve(hessian, gradient.T[..., None])[..., 0].T
+        decrement = (gradient * step).sum(0)
+        before, size = objective(w, eta, active), np.ones(len(active))
+        for _ in range(20):  # halve the step of a gene that overshoots
+            trial = w + size * step
+            worse = objective(trial, z @ trial, active) < before - 1e-9 * np.abs(before)
+            if not worse.any():
+                break
+            size[worse] /= 2
+        weights[:, active] = w + np.where(worse, 0, size) * step
+        active = active[(decrement > tol) & ~worse]
+    return weights
+
+
+def hierarchical_binomial(
+    x: np.ndarray,
+    own: tuple[sparse.csc_matrix, np.ndarray, np.ndarray] | None,
+    spliced: sparse.csc_matrix,
+    total: sparse.csc_matrix,
+    logit: np.ndarray,
+    loadings: np.ndarray,
+    n_iter: int = 100,
+) -> np.ndarray:
+    r"""Binomial regressions whose slopes have a common prior that is estimated from all genes.
+
+    .. math:: \mathrm{logit}\, p_{cg} = a_g + w_g \cdot (x_c, o_{cg}), \qquad
+              w_g \sim t_\nu(B\, l_g, \Sigma), \quad a_g \sim \mathcal N(\bar a_g, 1)
+
+    With Laplace's approximation of each gene's posterior, EM maximises the marginal likelihood in
+    :math:`B` and :math:`\Sigma`; the t distribution, a normal with a scale per gene, lets few genes
+    follow the state far more than most do. :math:`B l_g` says what a gene's loadings, its
+    covariances in total expression with the features, tell of its slopes. :math:`\Sigma` is drawn
+    to its own diagonal, as if by as many further genes as there are slopes: where genes are few,
+    which slopes go together is mostly noise.
+
+    Parameters
+    ----------
+    x
+        Features (cells, d), standardised.
+    own
+        The feature of which each gene has its own: values (cells, genes), and mean and standard
+        deviation of each gene (genes,), by which they are standardised; or None.
+    spliced, total
+        Counts (cells, genes): s and n = s + u.
+    logit
+        Mean :math:`\bar a` of each gene (genes,).
+    loadings
+        :math:`l_g` (genes, k), to which a 1 is added.
+    n_iter
+        Steps of EM, at most.
+
+    Returns
+    -------
+    Posterior modes (genes, 1 + d), or (genes, 2 + d) with `own`: intercept, slopes, own slope.
+    """
+    design = _Design(x.astype(np.float32))
+    n_genes, width = len(logit), design.z.shape[1] + (own is not None)
+    weights, mean = np.zeros((2, n_genes, width), np.float32)
+    posterior = np.empty((n_genes, width, width), np.float32)
+    scale = np.ones(n_genes, np.float32)  # of each gene's prior precision
+    covariance = np.diag([INTERCEPT_VARIANCE, *[START_VARIANCE] * (width - 1)])
+    size = loadings.std(0)
+    size[size < 1e-6] = 1  # as of a feature that is constant
+    known = np.column_stack([np.ones(n_genes), loadings / size])
+    for i in range(n_iter):
+        precision, before = np.linalg.inv(covariance).astype(np.float32), weights.copy()
+        for genes in np.array_split(np.arange(n_genes), -(-n_genes // GENES_AT_ONCE)):
+            s, n, o = spliced[:, genes].toarray(), total[:, genes].toarray(), None
+            if own is not None:
+                o = (own[0][:, genes].toarray() - own[1][genes]) / own[2][genes]
+            tau = scale[genes, None]
+            for _ in range(1 if i else 3):  # later ones start next to the mode
+                w = weights[genes]
+                eta = logit[genes] + design.z @ w[:, : design.z.shape[1]].T
+                eta = eta if o is None else eta + o * w[:, -1]
+                gradient, hessian = design.derivatives(eta, s, n, o)
+                gradient -= tau * ((w - mean[genes]) @ precision)
+                hessian += tau[..., None] * precision
+                step = np.linalg.solve(hessian, gradient[..., None])[..., 0]
+                longest = np.abs(step).max(1, keepdims=True)
+                weights[genes] = w + step * (LONGEST_STEP / np.maximum(longest, LONGEST_STEP))
+            posterior[genes] = np.linalg.inv(hessian)
+        if np.linalg.norm(weights - before) < TOLERANCE * np.linalg.norm(weights):
+            break
+        # the prior: regression of slopes on loadings, then the spread about it
+        right = (known * scale[:, None]).T
+        penalty = LOADING_PENALTY * np.eye(known.shape[1])
+        mean = (known @ np.linalg.solve(right @ known + penalty, right @ weights)).astype("f4")
+        mean[:, 0] = 0
+        away = weights - mean
+        spread = posterior + away[:, :, None] * away[:, None, :]  # (genes, width, width)
+        distance = np.einsum("gij,ij->g", spread, precision)
+        scale = ((DEGREES + width) / (DEGREES + distance)).astype("f4")
+        sums = np.einsum("g,gij->ij", scale, spread).astype(np.float64)
+        covariance = (sums + width * np.diag(np.diag(sums)) / n_genes) / (n_genes + width)
+        covariance[0], covariance[:, 0] = 0, 0
+        covariance[0, 0] = INTERCEPT_VARIANCE
+    weights[:, 0] += logit
+    return weights
