@@ -17,10 +17,10 @@ EXTRAS  := atlas,book,search,test,velocity
 COURSE  := $(VENV)-course
 
 .DEFAULT_GOAL := help
-.PHONY: help install book results notebooks pdf assignments links lint test constraints clean
+.PHONY: help install book results notebooks pdf assignments links lint test test-all bench constraints clean
 
 help:          ## list the targets
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP) ## make .venv with the package and everything the book and the tests need
 
@@ -68,8 +68,14 @@ lint: $(STAMP) ## check style
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 
-test: $(STAMP) ## run every test, the slow ones too
-	@$(BIN)/python -m pytest -n logical --dist loadfile --durations 20
+test: $(STAMP) ## run the tests of the package and of the chapters' code
+	@$(BIN)/python -m pytest -n logical --dist loadfile --durations 20 -m "not publishing"
+
+test-all: test ## then those of the pages, the course, Colab and crashes
+	@$(BIN)/python -m pytest -n logical --dist loadfile --durations 20 -m publishing
+
+bench: $(STAMP) ## measure speed and memory, as a table
+	@$(BIN)/python benchmarks/run.py
 
 constraints:   ## resolve the newest versions anew, for the PYTHON that is named (3.11 or 3.13)
 	@set -e; tmp=$$(mktemp -d); trap 'rm -rf $$tmp' EXIT; "$(PYTHON)" -m venv $$tmp; \

@@ -250,7 +250,7 @@ def split_counts(
 
     Returns
     -------
-    Spliced and unspliced, CSR of float32 (cells, genes).
+    Spliced and unspliced, CSR of float32 (cells, genes), with the stored entries of `counts`.
 
     Raises
     ------
@@ -269,11 +269,20 @@ def split_counts(
     if not 0 < floor < 1:
         raise ValueError(f"floor={floor} must lie between 0 and 1.")
     counts = sparse.csr_matrix(counts, dtype=np.float32)
+    cell = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+    p, x = ratio[cell, counts.indices], counts.data
     if input == "total":
-        spliced = counts.multiply(ratio).tocsr()
-        return spliced, counts - spliced
-    ratio = np.maximum(ratio, floor)
-    return counts, counts.multiply((1 - ratio) / ratio).tocsr()
+        pair = p * x, x - p * x
+    else:
+        p = np.maximum(p, floor)
+        pair = x, x * (1 - p) / p
+
+    def layer(values: np.ndarray) -> sparse.csr_matrix:
+        whole = counts.copy()
+        whole.data = values.astype(np.float32, copy=False)
+        return whole
+
+    return layer(pair[0]), layer(pair[1])
 
 
 def same_genes(adata: AnnData, genes: pd.Index, owner: str) -> None:

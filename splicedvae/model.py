@@ -26,6 +26,7 @@ from scvi.model.base._save_load import _load_saved_files
 
 from . import start, training
 from .counts import input_layer, same_genes
+from .minibatches import InMemorySplitter
 from .module import SPLICED, UNSPLICED, RatioLoss, SplicedVAEModule
 from .prediction import SplicingMixin
 
@@ -65,6 +66,7 @@ class SplicedVAE(SplicingMixin, SCVI):
 
     _module_cls = SplicedVAEModule
     _training_plan_cls = training.SplicedVAEPlan
+    _data_splitter_cls = InMemorySplitter
 
     def __init__(
         self,
@@ -249,7 +251,6 @@ class SplicedVAE(SplicingMixin, SCVI):
         plan_kwargs = training.plan(optimizer, lr, max_epochs, plan_kwargs)
         self.module.train()  # after `load` it is in eval mode, which Lightning would keep
         kwargs.setdefault("check_val_every_n_epoch", 1)
-        kwargs["callbacks"] = [*kwargs.get("callbacks", ()), training.RatioHistory()]
         super().train(
             max_epochs,
             batch_size=batch_size,

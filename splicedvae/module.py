@@ -7,10 +7,10 @@ B cells in a minibatch, G genes, L latent dimensions, S posterior samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from scvi import REGISTRY_KEYS
 from scvi.module import VAE
 from scvi.module.base import LossOutput, auto_move_data
@@ -123,7 +123,6 @@ class SplicedVAEModule(VAE):
         )
         # set from the training cells; trained only by beta_binomial
         self.head.log_concentration.requires_grad_(ratio_loss == "beta_binomial")
-        self.moments: torch.Tensor | None = None  # sums for `pop_moments`, while training
 
     @auto_move_data
     def splicing_logit(
@@ -181,8 +180,9 @@ class SplicedVAEModule(VAE):
 
         Returns
         -------
-        The loss and the terms of the ELBO. What :meth:`pop_moments` reads is summed in ``moments``:
-        to log each score at every step would cost more than the head.
+        The loss, the terms of the ELBO, and in ``extra_metrics["ratio"]`` sums of the predicted
+        and observed ratios over the minibatch: to log each score at every step would cost more
+        than the head, so :class:`splicedvae.training.SplicedVAEPlan` adds them up.
         """
         elbo = super().loss(tensors, inference_outputs, generative_outputs, kl_weight=kl_weight)
         spliced, unspliced = tensors[SPLICED], tensors[UNSPLICED]  # (B, G)
@@ -205,56 +205,29 @@ class SplicedVAEModule(VAE):
         objective = objective / (
             len(n) if self.ratio_reduction == "sum" else counted.sum().clamp_min(1)
         )
-
-        if self.moments is not None:
-            with torch.no_grad():
-                x = (counted * torch.sigmoid(logit)).flatten()
-                y = (spliced / n.clamp_min(1)).flatten()
-                nll = ratio_loss(logit, spliced, unspliced, "binomial").sum()
-                sums = (counted.sum(), x.sum(), y.sum(), x @ x, y @ y, x @ y, entries.sum(), nll)
-                self.moments[int(self.training)] += torch.stack([*sums, n.new_tensor(len(n))])
         return LossOutput(
             loss=elbo.loss + self.ratio_weight * objective,
             reconstruction_loss=elbo.reconstruction_loss,
             kl_local=elbo.kl_local,
+            extra_metrics={"ratio": self._ratio_sums(logit.detach(), spliced, n, counted, entries)},
         )
 
-    def reset_moments(self, device: torch.device) -> None:
-        """Start summing for :meth:`pop_moments`, apart for validation and training.
-
-        Parameters
-        ----------
-        device
-            Where the sums are kept.
-        """
-        dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
-        self.moments = torch.zeros(2, 9, device=device, dtype=dtype)
-
-    def pop_moments(
-        self, training: bool, reduce: Callable[[torch.Tensor], torch.Tensor]
-    ) -> dict[str, float]:
-        """How ratios fared since the last call, exact over minibatches of any size.
-
-        Parameters
-        ----------
-        training
-            Of training minibatches, or of validation minibatches.
-        reduce
-            Sums a tensor over the processes that train together.
-
-        Returns
-        -------
-        ``ratio_loss``, as reduced by `ratio_reduction`; ``ratio_nll``, binomial, in nats per cell;
-        ``ratio_rmse`` and ``ratio_pearson_r`` over all counted entries.
-        """
-        row = self.moments[int(training)]
-        n, x, y, xx, yy, xy, loss, nll, cells = reduce(row.clone()).cpu().double().tolist()
-        row.zero_()
-        n, cells = max(n, 1.0), max(cells, 1.0)
-        variance = (xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2)
-        return {
-            "ratio_loss": loss / (cells if self.ratio_reduction == "sum" else n),
-            "ratio_nll": nll / cells,
-            "ratio_rmse": math.sqrt(max(xx - 2 * xy + yy, 0.0) / n),
-            "ratio_pearson_r": (xy / n - x * y / n**2) / math.sqrt(max(variance, 1e-12)),
-        }
+    @torch.no_grad()
+    def _ratio_sums(self, logit, spliced, n, counted, entries) -> torch.Tensor:
+        """Sums from which an epoch's scores of the ratios are exact, see
+        :func:`splicedvae.training.scores_of_epoch`."""
+        predicted = (counted * torch.sigmoid(logit)).flatten()
+        observed = (spliced / n.clamp_min(1)).flatten()
+        nll = (n * F.softplus(logit) - spliced * logit).sum()
+        return torch.stack(
+            [
+                counted.sum(),
+                predicted.sum(),
+                observed.sum(),
+                predicted @ predicted,
+                observed @ observed,
+                predicted @ observed,
+                entries.detach().sum(),
+                nll,
+            ]
+        )

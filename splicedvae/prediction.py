@@ -28,6 +28,8 @@ from .counts import (
 )
 from .head import one_of
 
+CELLS_AT_ONCE = 2048  # bounds the memory of `impute_layers`
+
 
 class SplicingMixin:
     """What a model with a :class:`~splicedvae.head.RatioHead` can say of cells."""
@@ -143,10 +145,11 @@ class SplicingMixin:
             missing = [g for g, i in zip(gene_list, genes, strict=True) if i < 0]
             raise KeyError(f"The model does not know the genes {', '.join(map(str, missing[:5]))}.")
 
-        parts, weights = [], None
-        if n_samples is not None:
-            weights = self.module.head.output.draw(n_samples)
-        for tensors in tqdm(dataloader, desc="ratios", disable=silent):
+        weights = None if n_samples is None else self.module.head.output.draw(n_samples)
+        average = n_samples_overall is None and (return_mean or n_samples == 1)
+
+        def predicted(tensors: dict[str, torch.Tensor]) -> np.ndarray:
+            """Ratios of a minibatch, (cells, genes) or (samples, cells, genes)."""
             inference = self.module.inference(
                 **self.module._get_inference_input(tensors), n_samples=n_samples or 1
             )
@@ -155,29 +158,21 @@ class SplicingMixin:
                 z = self.module.z_encoder.z_transformation(inference["qz"].loc)
             elif z.ndim == 2:  # one sample
                 z = z[None]
-            parts.append(
-                torch.stack(
-                    [
-                        torch.sigmoid(self.module.splicing_logit(tensors, z, b, weights))[
-                            ..., genes
-                        ]
-                        for b in batches
-                    ]
-                )
-                .mean(0)
-                .cpu()
+            ratio = sum(
+                torch.sigmoid(self.module.splicing_logit(tensors, z, b, weights)) for b in batches
             )
-        ratio = torch.cat(parts, dim=-2).numpy()  # (cells, genes) or (samples, cells, genes)
-        if n_samples == 1 and n_samples_overall is None:
-            ratio = ratio[0]
+            ratio = ratio[..., genes] / len(batches)
+            return (ratio.mean(0) if ratio.ndim == 3 and average else ratio).cpu().numpy()
+
+        n_cells = None if adata is None else len(indices)
+        minibatches = tqdm(dataloader, desc="ratios", disable=silent)
+        ratio = _joined(map(predicted, minibatches), n_cells)
         if n_samples_overall is not None:
             flat = ratio.reshape(-1, ratio.shape[-1])
             pick = np.random.default_rng(settings.seed).choice(
                 len(flat), n_samples_overall, replace=False
             )
             return flat[pick]
-        if ratio.ndim == 3 and return_mean:
-            ratio = ratio.mean(0)
         if ratio.ndim == 3 or return_numpy or adata is None:
             return ratio
         return pd.DataFrame(ratio, index=adata.obs_names[indices], columns=names[genes])
@@ -233,17 +228,29 @@ class SplicingMixin:
             raise ValueError(
                 f"{', '.join(taken)} exist already; choose another key_added or overwrite=True."
             )
+        denoised = one_of("counts", counts, ("observed", "denoised")) == "denoised"
+        manager = self.get_anndata_manager(adata, required=True)
+        counted = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        observed = sparse.csr_matrix(counted, dtype=np.float32)
         given = {"transform_batch": transform_batch, "batch_size": batch_size, "return_numpy": True}
-        ratio = self.get_splicing_ratio(adata, n_samples=n_samples, **given)  # (cells, genes)
-        if one_of("counts", counts, ("observed", "denoised")) == "denoised":
-            values = self.get_normalized_expression(
-                adata, library_size="latent", n_samples=n_samples or 1, **given
-            )
-        else:
-            manager = self.get_anndata_manager(adata, required=True)
-            values = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        spliced, unspliced = split_counts(values, ratio, self.input, floor)
-        adata.layers[names[0]], adata.layers[names[1]] = spliced, unspliced
+        layers, parts = (observed.copy(), observed.copy()), []
+        for first in range(0, adata.n_obs, CELLS_AT_ONCE):
+            cells = np.arange(first, min(first + CELLS_AT_ONCE, adata.n_obs))
+            given["indices"] = cells
+            ratio = self.get_splicing_ratio(adata, n_samples=n_samples, **given)
+            if denoised:
+                means = self.get_normalized_expression(
+                    adata, library_size="latent", n_samples=n_samples or 1, **given
+                )
+                parts.append(split_counts(means, ratio, self.input, floor))
+                continue
+            entries = slice(*observed.indptr[[first, cells[-1] + 1]])
+            pair = split_counts(observed[cells], ratio, self.input, floor)
+            for layer, part in zip(layers, pair, strict=True):
+                layer.data[entries] = part.data
+        if denoised:
+            layers = [sparse.vstack(part, format="csr") for part in zip(*parts, strict=True)]
+        adata.layers[names[0]], adata.layers[names[1]] = layers
         adata.var[column] = self.module.head.log_concentration.detach().exp().cpu().numpy()
 
     @staticmethod
@@ -354,3 +361,16 @@ def _kind(counts: sparse.csr_array, cells: AnnData, spliced: str, unspliced: str
     if s is not None and u is not None and u.sum() > 0 and abs(counts - s - u).max() == 0:
         return "total"
     return None
+
+
+def _joined(parts: Iterator[np.ndarray], n_cells: int | None) -> np.ndarray:
+    """Parts along the cells, next to last axis; written into one array if its size is known."""
+    if n_cells is None:
+        return np.concatenate(list(parts), axis=-2)
+    whole, first = None, 0
+    for part in parts:
+        if whole is None:
+            whole = np.empty((*part.shape[:-2], n_cells, part.shape[-1]), part.dtype)
+        whole[..., first : first + part.shape[-2], :] = part
+        first += part.shape[-2]
+    return whole

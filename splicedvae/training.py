@@ -8,8 +8,6 @@ from functools import partial
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from scvi import REGISTRY_KEYS
 from scvi.train import TrainingPlan
 from torch import optim
@@ -81,7 +79,47 @@ def optimizer(
 
 
 class SplicedVAEPlan(TrainingPlan):
-    """scVI's training plan, in which scheduled parameters rise to their rate and come to rest."""
+    """scVI's training plan, with scores that are summed on the device and logged once an epoch.
+
+    To log them at every step, as scVI's plan does, takes a fifth of the training's time. Scheduled
+    parameters rise to their rate and come to rest, see :func:`one_cycle`.
+    """
+
+    def on_fit_start(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        self.loss_kwargs["kl_weight"] = self.kl_weight
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        self._step(batch, "validation")
+
+    def on_train_epoch_end(self) -> None:
+        self.log("kl_weight", self.loss_kwargs["kl_weight"])
+        self._log("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("validation")
+
+    def _step(self, batch: dict[str, torch.Tensor], mode: str) -> torch.Tensor:
+        _, _, output = self.forward(batch, loss_kwargs=self.loss_kwargs)
+        with torch.no_grad():
+            reconstruction, kl = output.reconstruction_loss_sum, output.kl_local_sum
+            cells = torch.full_like(kl, output.n_obs_minibatch)
+            of_elbo = torch.stack([cells, cells * output.loss, reconstruction, kl])
+            sums = torch.cat([of_elbo, output.extra_metrics["ratio"]])
+            sums = sums if sums.device.type == "mps" else sums.double()
+            self.sums[mode] = sums + self.sums[mode] if mode in self.sums else sums
+        return output.loss
+
+    def _log(self, mode: str) -> None:
+        sums = self.trainer.strategy.reduce(self.sums.pop(mode), reduce_op="sum")  # over devices
+        scores = scores_of_epoch(sums.tolist(), self.module.ratio_reduction)
+        loss = scores.pop("loss")
+        self.log(f"{mode}_loss", loss, prog_bar=mode == "train", sync_dist=self.use_sync_dist)
+        scores = {f"{name}_{mode}": value for name, value in scores.items()}
+        self.log_dict(scores, sync_dist=self.use_sync_dist)
 
     def configure_optimizers(self) -> dict:
         config = super().configure_optimizers()
@@ -98,6 +136,40 @@ class SplicedVAEPlan(TrainingPlan):
         scheduler = optim.lr_scheduler.LambdaLR(config["optimizer"], shapes)
         config["lr_scheduler"] = {"scheduler": scheduler, "interval": "step"}
         return config
+
+
+def scores_of_epoch(sums: Sequence[float], ratio_reduction: str) -> dict[str, float]:
+    """What ``history`` says of an epoch, exact over minibatches of any size.
+
+    Parameters
+    ----------
+    sums
+        Over all minibatches: cells, loss, reconstruction loss and KL divergence of z, each summed
+        over cells; then over counted entries their number, predicted and observed ratios, the
+        squares and the product of the two, the ratio loss, and the binomial one.
+    ratio_reduction
+        As in :class:`splicedvae.module.SplicedVAEModule`.
+
+    Returns
+    -------
+    ``loss``, ``elbo`` (negative), ``reconstruction_loss``, ``kl_local`` and ``kl_global`` (0), each
+    per cell; ``ratio_loss``, as reduced in training; ``ratio_nll``, binomial, in nats per cell;
+    ``ratio_rmse`` and ``ratio_pearson_r`` over all counted entries.
+    """
+    cells, loss, reconstruction, kl, n, x, y, xx, yy, xy, entries, nll = sums
+    n = max(n, 1.0)
+    variance = (xx / n - (x / n) ** 2) * (yy / n - (y / n) ** 2)
+    return {
+        "loss": loss / cells,
+        "elbo": (reconstruction + kl) / cells,
+        "reconstruction_loss": reconstruction / cells,
+        "kl_local": kl / cells,
+        "kl_global": 0.0,
+        "ratio_loss": entries / (cells if ratio_reduction == "sum" else n),
+        "ratio_nll": nll / cells,
+        "ratio_rmse": math.sqrt(max(xx - 2 * xy + yy, 0.0) / n),
+        "ratio_pearson_r": (xy / n - x * y / n**2) / math.sqrt(max(variance, 1e-12)),
+    }
 
 
 def one_cycle(step: int, steps: int) -> float:
@@ -205,24 +277,3 @@ def checked_split(
     if shared := len(np.intersect1d(*parts)):
         raise ValueError(f"{shared} cells are both in train and in val.")
     return *parts, np.setdiff1d(np.arange(n_obs), np.concatenate(parts))
-
-
-class RatioHistory(Callback):
-    """Writes how the head fares to ``history``, once per epoch."""
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.module.reset_moments(pl_module.device)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._log(trainer, pl_module, "train")
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._log(trainer, pl_module, "validation")
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pl_module.module.moments = None
-
-    def _log(self, trainer: Trainer, pl_module: LightningModule, mode: str) -> None:
-        reduce = partial(trainer.strategy.reduce, reduce_op="sum")  # over devices
-        for name, value in pl_module.module.pop_moments(mode == "train", reduce).items():
-            pl_module.log(f"{name}_{mode}", value, sync_dist=True)

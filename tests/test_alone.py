@@ -23,6 +23,8 @@ import alone
 import colab
 from build import BuildError
 
+pytestmark = pytest.mark.publishing
+
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CHAPTERS = sorted(path.stem for path in (ROOT / "book").glob("[0-9]*.ipynb"))

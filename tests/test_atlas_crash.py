@@ -13,7 +13,7 @@ from test_atlas_store import GENES, content, made_up, plan_of
 
 from splicedvae.atlas.store import Store, build_store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.publishing]
 N_SHARDS = 8
 #: A worker imports this file anew.
 PROGRAM = """

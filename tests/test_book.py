@@ -14,6 +14,8 @@ import papermill
 import pytest
 from bs4 import BeautifulSoup
 
+pytestmark = pytest.mark.publishing
+
 ROOT = Path(__file__).resolve().parents[1]
 
 spec = importlib.util.spec_from_file_location("book_build", ROOT / "book" / "tools" / "build.py")

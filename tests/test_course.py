@@ -13,6 +13,8 @@ import course
 import questions
 from course import Result
 
+pytestmark = pytest.mark.publishing
+
 ROOT = Path(__file__).resolve().parents[1]
 MASTERS = sorted((ROOT / "book" / "assignments").glob("*.py"))
 NAMES = [master.stem for master in MASTERS]

@@ -192,7 +192,7 @@ def test_loading_checks_class_genes_and_file(cells, model, tmp_path):
 def test_optimizers(cells, parts, optimizer):
     sv.SplicedVAE.setup_anndata(cells)
     model = sv.SplicedVAE(cells)
-    model.train(split=parts[:2], optimizer=optimizer, lr=2e-3, **FAST)
+    model.train(split=parts[:2], optimizer=optimizer, lr=2e-3, **FAST | {"max_epochs": 8})
     used = model.trainer.optimizers[0]
     assert type(used).__name__ == optimizer and used.param_groups[0]["lr"] == 2e-3
     losses = model.history["train_loss"].iloc[:, 0].astype(float)

@@ -20,7 +20,7 @@ from pypdf import PdfReader
 import mathjax
 import pdf
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.publishing]
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = {"desk": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}

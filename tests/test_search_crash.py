@@ -22,7 +22,7 @@ import sqlalchemy
 import splicedvae as sv
 from splicedvae import search
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.publishing]
 N_TRIALS = 4
 #: A worker imports this file anew, so what stands at its top reaches every process.
 PROGRAM = """
