@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from . import velocity
 from .checkup import check
-from .data import prepare, split
+from .data import prepare
 from .model import SplicedVAE
 from .readers import read
 
@@ -35,12 +35,11 @@ def train(args: argparse.Namespace) -> None:
     free(args.output, args.overwrite)
     scvi.settings.seed = args.seed
     cells = read(args.cells, args.ambiguous)
-    train, val, _ = split(cells, (0.8, 0.1, 0.1), args.seed, stratify_by=None)
-    cells = prepare(cells, n_top_genes=args.genes, fit_on=train)
+    cells = prepare(cells, n_top_genes=args.genes)
     SplicedVAE.setup_anndata(cells, batch_key=args.batch_key)
     model = SplicedVAE(cells)
     try:
-        model.train(args.epochs, split=(train, val))
+        model.train(args.epochs)
     except SystemExit as stop:  # how Lightning ends after Ctrl-C
         raise (stop.__context__ or stop) from None
     finish(args.output, model.save)
@@ -153,7 +152,9 @@ def parser() -> argparse.ArgumentParser:
     of_train("-o", "--output", metavar="MODEL", type=Path, required=True, help="folder to write")
     of_train("--epochs", type=int, default=150, help="[%(default)s]")
     of_train("--genes", type=int, help="keep only so many highly variable genes")
-    of_train("--seed", type=int, default=0, help="seed of split and weights [%(default)s]")
+    of_train(
+        "--seed", type=int, default=0, help="seed of weights and validation cells [%(default)s]"
+    )
     of_predict("-o", "--output", metavar="OUT.h5ad", type=Path, required=True, help="file to write")
     of_predict("--velocity", action="store_true", help="also neighbour graph, UMAP and velocity")
     for add in (of_train, of_predict):

@@ -137,6 +137,10 @@ def file_of_its_kind(path: Path, kind: str) -> Iterator[None]:
     kind
         What it is read as.
 
+    Yields
+    ------
+    Nothing.
+
     Raises
     ------
     ValueError
@@ -226,7 +230,8 @@ def split(
     seed
         Of the shuffle.
     stratify_by
-        Column of ``obs`` whose categories are divided alike; None for a plain shuffle.
+        Column of ``obs`` whose categories are divided alike; None for a plain shuffle, which cells
+        without a column ``clusters`` get too, and a message says so.
 
     Returns
     -------
@@ -237,10 +242,13 @@ def split(
     ValueError
         The shares are not positive or don't sum to 1, or a part would be empty.
     KeyError
-        `stratify_by` is not in ``obs``.
+        `stratify_by` is another column that is not in ``obs``.
     """
     if len(sizes) != 3 or min(sizes) <= 0 or not np.isclose(sum(sizes), 1):
         raise ValueError(f"sizes={sizes} must be three positive shares that sum to 1.")
+    if stratify_by == "clusters" and stratify_by not in adata.obs:
+        logger.info("There is no obs['clusters'] to divide alike: the cells are split at random.")
+        stratify_by = None
     if stratify_by is not None and stratify_by not in adata.obs:
         raise KeyError(
             f"adata.obs has no column {stratify_by!r}; name the cell types' column with "

@@ -7,6 +7,7 @@ import gzip
 import json
 import logging
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,11 @@ FORMS = {
     "spliced": ("spliced", "mature"),
     "unspliced": ("unspliced", "nascent"),
     "ambiguous": ("ambiguous",),
+}
+BECOME = {
+    "spliced": "they count as spliced",
+    "split": "they are split by each gene's other counts",
+    "drop": "they are dropped",
 }
 IDS = ("gene_ids", "gene_id", "ensembl_id", "Accession", "feature_id")
 SYMBOLS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_name", "Gene")
@@ -71,16 +77,15 @@ EXPECTED = (
 def read(path: str | Path, ambiguous: Ambiguous = "spliced") -> AnnData:
     """Read cells from what velocyto, kb-python, alevin-fry, STARsolo or Cell Ranger has written.
 
-    ============================== =============================================================
-    velocyto                       ``sample.loom``
-    kb-python, ``nac``, ``lamanno`` ``counts_unfiltered`` or ``counts_filtered``; ``adata.h5ad``
-                                   or ``adata.loom``
-    alevin-fry, simpleaf           the folder with ``quant.json``, or its ``alevin``;
-                                   ``quants.h5ad``
-    STARsolo                       ``Solo.out``, its ``Velocyto``, or a folder in it
-    h5ad, zarr                     of any of these, or your own
-    Cell Ranger                    ``.h5`` or the folder with ``matrix.mtx.gz``: totals only
-    ============================== =============================================================
+    What can be read:
+
+    - velocyto: ``sample.loom``;
+    - kb-python, workflows ``nac`` and ``lamanno``: ``counts_unfiltered`` or ``counts_filtered``,
+      ``adata.h5ad`` or ``adata.loom``;
+    - alevin-fry and simpleaf: the folder with ``quant.json``, or its ``alevin``; ``quants.h5ad``;
+    - STARsolo: ``Solo.out``, its ``Velocyto``, or a folder in it;
+    - Cell Ranger: ``.h5``, or the folder with ``matrix.mtx.gz``; these are totals only;
+    - h5ad and zarr of any of these, or your own.
 
     A folder that holds one of these folders will do. Where a tool has written counts of called
     cells and of all barcodes, the called cells are read; barcodes without any count are left out
@@ -120,14 +125,16 @@ def read(path: str | Path, ambiguous: Ambiguous = "spliced") -> AnnData:
         It is of no known kind, it is damaged, parts of it disagree, it has one form of the two
         only, or no count at all; or `ambiguous` is none of the three.
     """
-    one_of("ambiguous", ambiguous, ("spliced", "split", "drop"))
+    one_of("ambiguous", ambiguous, BECOME)
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"There is no {path}; give {EXPECTED}.")
     place, kind, reader = _found(path)
     if place != path:
         logger.info("Reading %s.", place)
-    cells = reader(place)
+    with warnings.catch_warnings():  # names become unique below
+        warnings.filterwarnings("ignore", message=".* names are not unique")
+        cells = reader(place)
     told = dict(cells.uns.get("provenance", {}))
     facts = {
         "source": "path",
@@ -271,14 +278,13 @@ def _kb(folder: Path) -> AnnData:
     parts = {}
     for form, name in names.items():
         tables = shared or name
-        barcodes = _table(folder / f"{tables}.barcodes.txt")[0]
-        obs = pd.DataFrame(index=pd.Index(barcodes, name=None))
+        obs = pd.DataFrame(index=_first_column(folder / f"{tables}.barcodes.txt"))
         if _exists(prefixes := folder / f"{tables}.barcodes.prefix.txt"):  # several samples
-            obs["sample"] = _table(prefixes)[0].to_numpy()
+            obs["sample"] = _first_column(prefixes)
             obs.index = obs["sample"] + ":" + obs.index
-        var = pd.DataFrame({"gene_ids": _table(folder / f"{tables}.genes.txt")[0].to_numpy()})
+        var = pd.DataFrame({"gene_ids": _first_column(folder / f"{tables}.genes.txt")})
         if _exists(symbols := folder / f"{tables}.genes.names.txt"):
-            var["gene_symbols"] = _table(symbols)[0].to_numpy()
+            var["gene_symbols"] = _first_column(symbols)
         counts = _counts(folder / f"{name}.mtx", (len(obs), len(var)), "barcodes by genes")
         parts[form] = AnnData(counts, obs=obs, var=var.set_index("gene_ids", drop=False))
     first, *others = parts.values()
@@ -297,11 +303,10 @@ def _kb(folder: Path) -> AnnData:
 
 
 def _alevin(folder: Path) -> AnnData:
-    genes = _table(folder / "quants_mat_cols.txt")[0]
-    barcodes = _table(folder / "quants_mat_rows.txt")[0]
+    genes = _first_column(folder / "quants_mat_cols.txt")
+    barcodes = _first_column(folder / "quants_mat_rows.txt")
     counts = _counts(folder / "quants_mat.mtx", (len(barcodes), len(genes)), "rows by columns")
-    var = pd.DataFrame(index=pd.Index(genes, name=None))
-    cells = _usa(AnnData(counts, obs=pd.DataFrame(index=pd.Index(barcodes, name=None)), var=var))
+    cells = _usa(AnnData(counts, pd.DataFrame(index=barcodes), pd.DataFrame(index=genes)))
     settings = {}
     for name in ("meta_info.json", "quant.json"):  # before alevin-fry 0.4.1, and since
         if (file := folder.parent / name).exists():
@@ -344,7 +349,7 @@ def starsolo(folder: Path) -> AnnData:
     """
     old = _exists(folder / "genes.tsv") and not _exists(folder / "features.tsv")
     features = _table(folder / ("genes.tsv" if old else "features.tsv"))
-    barcodes = _table(folder / "barcodes.tsv")[0]
+    barcodes = _first_column(folder / "barcodes.tsv")
     shape = len(features), len(barcodes)
     forms = [form for form in FORMS if _exists(folder / f"{form}.mtx")]
     if {"spliced", "unspliced"} & set(forms):
@@ -357,7 +362,7 @@ def starsolo(folder: Path) -> AnnData:
     cells = np.arange(len(barcodes))
     if folder.parent.name == "Velocyto":
         for called in sorted(folder.parent.parent.glob("Gene*/filtered"))[:1]:
-            cells = np.flatnonzero(barcodes.isin(_table(called / "barcodes.tsv")[0]))
+            cells = np.flatnonzero(np.isin(barcodes, _first_column(called / "barcodes.tsv")))
     genes = np.arange(len(features))
     if features.shape[1] > 2 and (features[2] == "Gene Expression").any():  # not antibodies
         genes = np.flatnonzero(features[2] == "Gene Expression")
@@ -367,7 +372,7 @@ def starsolo(folder: Path) -> AnnData:
     )
     return AnnData(
         layers.pop("X", None),
-        obs=pd.DataFrame(index=pd.Index(barcodes[cells], name=None)),
+        obs=pd.DataFrame(index=barcodes[cells]),
         var=var.iloc[genes].set_index("gene_ids", drop=False).rename_axis(None),
         layers=layers,
     )
@@ -408,6 +413,10 @@ def _table(file: Path) -> pd.DataFrame:
     form = {"sep": "\t", "header": None, "dtype": str, "quoting": csv.QUOTE_NONE}
     with file_of_its_kind(file := _file(file), "table"):
         return pd.read_csv(file, keep_default_na=False, **form)
+
+
+def _first_column(file: Path) -> np.ndarray:
+    return _table(file)[0].to_numpy()
 
 
 def _counts(file: Path, shape: tuple[int, int], what: str) -> sparse.csr_matrix:
@@ -474,34 +483,34 @@ def _take_forms(cells: AnnData, place: Path, ambiguous: Ambiguous) -> dict[str, 
             "mature and nascent."
         )
     facts = {}
-    if found and any(sparse.csr_matrix(layers[forms[form]]).nnz for form in found):
+    if any(sparse.csr_matrix(layers[forms[form]]).count_nonzero() for form in found):
         counts = {
             form: sparse.csr_matrix(layers[name], dtype=np.float32, copy=True)
             for form, name in forms.items()
             if name
         }
-        for name in {*filter(None, forms.values()), "matrix"} & set(layers):
-            del cells.layers[name]  # "matrix" is the sum in velocyto's looms
+        for name in filter(None, forms.values()):
+            del cells.layers[name]
         if "ambiguous" in counts:
             facts = _resolve(counts, ambiguous)
-            logger.info(
-                "%.1f %% of the counts are ambiguous: %s.",
-                100 * facts["ambiguous_share"],
-                ambiguous,
-            )
+            share = 100 * facts["ambiguous_share"]
+            logger.info("%.1f %% of the counts are ambiguous; %s.", share, BECOME[ambiguous])
         for form in ("spliced", "unspliced"):
             cells.layers[form] = counts[form]
         cells.X = counts["spliced"] + counts["unspliced"]
     else:
+        for form in found:  # zeros that stand for nothing, as in a query
+            del cells.layers[forms[form]]
         cells.X = _totals(cells, layers, place)
         logger.info(
             "%s has totals only, no spliced and unspliced counts: a model that was trained on "
             "other cells can part them, but none can learn from them.",
             place,
         )
-    if cells.X.nnz == 0:
+    if cells.X.count_nonzero() == 0:
         raise ValueError(
-            f"{place} holds no count at all. STARsolo writes such files unless it is run with "
+            f"{place} holds no count at all, in X or in layers such as spliced and unspliced; its "
+            f"layers are {sorted(layers)}. STARsolo writes such files unless it is run with "
             "--soloFeatures Gene Velocyto."
         )
     if not _whole(cells.X):
@@ -522,9 +531,7 @@ def _totals(cells: AnnData, layers: dict[str, Any], place: Path) -> sparse.csr_m
         name: sparse.csr_matrix(x, dtype=np.float32) for name, x in places.items() if x is not None
     }
     if not held:
-        raise ValueError(
-            f"{place} has no X, and no layer of {FORMS}; its layers are {list(layers)}."
-        )
+        return sparse.csr_matrix(cells.shape, dtype=np.float32)
     name = next((name for name, x in held.items() if _whole(x)), next(iter(held)))
     if name != "X":
         logger.info("X holds no counts; the total is %s.", name)

@@ -40,14 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--sampler", choices=("grid", "tpe"), default="grid", help="[%(default)s]")
     add("--objective", nargs="+", default=["rmse"], choices=tuple(OBJECTIVES), help="[rmse]")
     add("--seed", type=int, default=0, help="of split, points and weights [%(default)s]")
-    add("--data", help="what splicedvae.data.read can read [the pancreas]")
-    add("--simulated", action="store_true", help="search on simulated cells")
+    of = parser.add_mutually_exclusive_group().add_argument
+    of("--data", help="what splicedvae.data.read can read [the pancreas]")
+    of("--simulated", action="store_true", help="search on simulated cells")
     add("--genes", type=int, default=2000, help="highly variable genes kept [%(default)s]")
     args = parser.parse_args(arguments)
     try:
         adata = _cells(args.data, args.simulated)
-        clusters = "clusters" if "clusters" in adata.obs else None
-        split = data.split(adata, seed=args.seed, stratify_by=clusters)
+        split = data.split(adata, seed=args.seed)
         adata = data.prepare(adata, n_top_genes=args.genes, fit_on=split[0])
         SplicedVAE.setup_anndata(adata)
         study = run(
