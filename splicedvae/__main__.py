@@ -114,6 +114,8 @@ def finish(target: Path, write: Callable[[Path], None]) -> None:
             target.replace(old)
         part.replace(target)
     finally:
+        if old.exists() and not target.exists():
+            old.replace(target)
         for left in (part, old):
             shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 

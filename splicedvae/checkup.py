@@ -84,6 +84,8 @@ def check(
     """
     if batch_key is not None and batch_key not in adata.obs:
         raise KeyError(f"adata.obs has no column {batch_key!r}; it has {sorted(adata.obs)}.")
+    if adata.isbacked:
+        adata = adata.to_memory()
     layers = named_layers(adata)
     forms = {
         name: sparse.csr_matrix(layers[name], dtype=np.float64)

@@ -148,6 +148,8 @@ def file_of_its_kind(path: Path, kind: str) -> Iterator[None]:
     """
     try:
         yield
+    except (ImportError, MemoryError):  # no fault of the file's
+        raise
     except Exception as error:  # h5py, anndata, zarr and the others raise many kinds
         raise ValueError(
             f"{path} can't be read as {kind} ({type(error).__name__}: {error}). It is damaged or "

@@ -145,9 +145,10 @@ def read(path: str | Path, ambiguous: Ambiguous = "spliced") -> AnnData:
     }
     facts |= {key: told[key] for key in ("ambiguous", "ambiguous_share") if key in told}
     facts |= _take_forms(cells, place, ambiguous)
-    if kind in FOLDERS and len(empty := np.flatnonzero(_sums(cells.X, 1) == 0)):
-        logger.info("%d of %d barcodes have no counts and are left out.", len(empty), cells.n_obs)
-        cells = cells[_sums(cells.X, 1) > 0].copy()
+    if kind in MATRICES and not (counted := _sums(cells.X, 1) > 0).all():
+        text = "%d of %d barcodes have no counts and are left out."
+        logger.info(text, (~counted).sum(), cells.n_obs)
+        cells = cells[counted].copy()
     _name_genes(cells)
     _name_cells(cells)
     cells.uns["provenance"] = facts | {"n_obs": cells.n_obs, "n_vars": cells.n_vars}
@@ -237,8 +238,7 @@ def _codecs(settings: Any) -> Iterator[str]:
 
 def _10x_h5(file: Path) -> AnnData:
     with file_of_its_kind(file, "10x h5"):
-        cells = sc.read_10x_h5(file)
-    return cells
+        return sc.read_10x_h5(file)
 
 
 def _indexed(cells: AnnData) -> AnnData:
@@ -331,7 +331,7 @@ def starsolo(folder: Path) -> AnnData:
     ----------
     folder
         With ``barcodes.tsv``, ``features.tsv`` (before: ``genes.tsv``), and either ``spliced.mtx``,
-        ``unspliced.mtx`` and ``ambiguous.mtx``, or ``matrix.mtx``, which in STAR before 2.7.9 has
+        ``unspliced.mtx`` and ``ambiguous.mtx``, or ``matrix.mtx``, which in old STARs has
         the three as columns; each may end in ``.gz``. Of all barcodes the cells are those in
         ``Gene*/filtered`` beside ``Velocyto``, where that is.
 
@@ -390,6 +390,7 @@ FOLDERS: dict[str, tuple[Callable[[set[str]], bool], Callable[[Path], AnnData]]]
     "STARsolo": (lambda names: bool(names & {"spliced.mtx", "unspliced.mtx"}), starsolo),
     "matrix folder": (lambda names: {"matrix.mtx", "barcodes.tsv"} <= names, starsolo),
 }
+MATRICES = FOLDERS.keys() - {"zarr"}
 
 
 # --- single files of a folder ---------------------------------------------------------------------

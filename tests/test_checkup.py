@@ -203,3 +203,11 @@ def test_cells_stay_as_they_are(batch_key):
         assert kept.indices.tolist() == given.indices.tolist()
     assert cells.obs.equals(before.obs) and cells.uns == before.uns
     assert set(cells.layers) == set(before.layers) and set(cells.obsm) == set(before.obsm)
+
+
+def test_cells_on_disk(tmp_path):
+    cells = healthy()
+    swap(cells, "unspliced", 3, 5, 0.5)
+    cells.write_h5ad(tmp_path / "x.h5ad")
+    found = sv.data.check(anndata.read_h5ad(tmp_path / "x.h5ad", backed="r"))
+    assert found.equals(sv.data.check(cells)) and found.stops

@@ -167,6 +167,17 @@ def kb_h5ad(file):
     return file
 
 
+def kb_loom(file):
+    """What ``kb count --loom`` writes: attributes of its own names."""
+    with h5py.File(file, "w") as loom:
+        loom["matrix"] = (S + U + A).T.astype("float32")
+        for name, counts in (("mature", S), ("nascent", U), ("ambiguous", A)):
+            loom[f"layers/{name}"] = counts.T.astype("float32")
+        loom["row_attrs/target_name"], loom["col_attrs/barcode"] = IDS, CELLS
+        loom["attrs/LOOM_SPEC_VERSION"] = "3.0.0"
+    return file
+
+
 def simpleaf_h5ad(file):
     """``quants.h5ad``: rows and columns are numbered, names stand in columns."""
     cells = anndata.AnnData(
@@ -206,6 +217,7 @@ LAYOUTS = {
     "kb nac without symbols": lambda path: kb_nac(path / "kb", symbols=False),
     "kb lamanno": lambda path: kb_lamanno(path / "kb"),
     "kb h5ad": lambda path: kb_h5ad(path / "adata.h5ad"),
+    "kb loom": lambda path: kb_loom(path / "adata.loom"),
     "kb with nothing but its h5ad": lambda path: kb_h5ad(path / "adata.h5ad").parent,
     "alevin-fry": lambda path: alevin_fry(path / "af"),
     "alevin-fry, the inner folder": lambda path: alevin_fry(path / "af") / "alevin",
@@ -224,8 +236,8 @@ LAYOUTS = {
 }  # fmt: skip
 NO_AMBIGUOUS = {"kb lamanno"}
 NO_SYMBOLS = {
-    "kb nac without symbols", "kb lamanno", "kb h5ad", "kb with nothing but its h5ad", "zarr",
-    "alevin-fry before 0.4.1, compressed", "USA mode as h5ad",
+    "kb nac without symbols", "kb lamanno", "kb h5ad", "kb loom", "kb with nothing but its h5ad",
+    "zarr", "alevin-fry before 0.4.1, compressed", "USA mode as h5ad",
 }  # fmt: skip
 
 
@@ -440,6 +452,22 @@ def tenx_h5(file, counts, cells, ids, symbols):
     return file
 
 
+def kb_standard(folder):
+    place = folder / "counts_unfiltered"
+    write(place / "cells_x_genes.mtx", mtx(S + U, **KB))
+    for name, values in (("barcodes", CELLS), ("genes", IDS), ("genes.names", SYMBOLS)):
+        write(place / f"cells_x_genes.{name}.txt", listed(values))
+    return folder
+
+
+def alevin_fry_of_one_form(folder):
+    alevin_fry(folder)
+    write(folder / "alevin/quants_mat.mtx", mtx(S + U, field="real"))
+    write(folder / "alevin/quants_mat_cols.txt", listed(IDS))
+    write(folder / "quant.json", json.dumps({"num_genes": 4, "usa_mode": False}))
+    return folder
+
+
 def tenx_mtx(folder, ending=".gz", table="features.tsv"):
     write(
         folder / "matrix.mtx",
@@ -455,6 +483,8 @@ def tenx_mtx(folder, ending=".gz", table="features.tsv"):
     "write_it",
     [
         lambda path: tenx_h5(path / "filtered_feature_bc_matrix.h5", S + U, CELLS, IDS, SYMBOLS),
+        kb_standard,
+        alevin_fry_of_one_form,
         lambda path: tenx_mtx(path / "outs/filtered_feature_bc_matrix").parents[1],
         lambda path: tenx_mtx(path, ending="", table="genes.tsv"),  # Cell Ranger 2
         lambda path: tenx_mtx(path / "Solo.out/Gene/filtered", ending="").parents[1],
