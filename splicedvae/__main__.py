@@ -7,7 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import scvi
+from anndata import AnnData
 from tqdm import tqdm
 
 from . import velocity
@@ -23,9 +25,35 @@ OTHERS = """more commands, each with --help:
 """
 
 
+def cells_of(args: argparse.Namespace) -> AnnData:
+    """Read the cells, and leave out those with too few counts.
+
+    Parameters
+    ----------
+    args
+        With ``cells``, ``ambiguous`` and ``min_counts``.
+
+    Returns
+    -------
+    Cells × genes.
+
+    Raises
+    ------
+    ValueError
+        No cell is left, or what :func:`splicedvae.data.read` refuses.
+    """
+    cells = read(args.cells, args.ambiguous)
+    enough = np.asarray(cells.X.sum(axis=1)).ravel() >= args.min_counts
+    if not enough.any():
+        raise ValueError(
+            f"No cell in {args.cells} has {args.min_counts} counts; lower --min-counts."
+        )
+    return cells if enough.all() else cells[enough].copy()
+
+
 def check_cells(args: argparse.Namespace) -> int:
     """Look cells over; the exit code is 1 if something must be mended."""
-    findings = check(read(args.cells, args.ambiguous), args.batch_key)
+    findings = check(cells_of(args), args.batch_key)
     print(findings)
     return int(findings.stops)
 
@@ -34,8 +62,7 @@ def train(args: argparse.Namespace) -> None:
     """Train a model on cells with spliced and unspliced counts."""
     free(args.output, args.overwrite)
     scvi.settings.seed = args.seed
-    cells = read(args.cells, args.ambiguous)
-    cells = prepare(cells, n_top_genes=args.genes)
+    cells = prepare(cells_of(args), n_top_genes=args.genes)
     SplicedVAE.setup_anndata(cells, batch_key=args.batch_key)
     model = SplicedVAE(cells)
     try:
@@ -58,7 +85,7 @@ def predict(args: argparse.Namespace) -> None:
             bar.set_description(name)
 
         step("reading")
-        cells = read(args.cells, args.ambiguous)
+        cells = cells_of(args)
         step("matching genes")
         cells = SplicedVAE.prepare_query_anndata(cells, str(args.model))
         step("predicting")
@@ -146,6 +173,12 @@ def parser() -> argparse.ArgumentParser:
             choices=("spliced", "split", "drop"),
             default="spliced",
             help="what becomes of ambiguous counts [%(default)s]",
+        )
+        sub.add_argument(
+            "--min-counts",
+            type=int,
+            default=0,
+            help="leave out cells with fewer counts, such as empty droplets [%(default)s]",
         )
         adds.append(sub.add_argument)
     of_check, of_train, of_predict = adds

@@ -587,7 +587,7 @@ def _name_genes(cells: AnnData) -> None:
 
 
 def _name_cells(cells: AnnData) -> None:
-    names = pd.Index(cells.obs_names.astype(str).to_numpy(dtype=object))
+    names = pd.Index(cells.obs_names.astype(str), dtype=object, name=None)
     parts = [CELL.fullmatch(name) for name in names]
     clean = names
     if all(parts):

@@ -161,6 +161,17 @@ def test_nothing_is_half_written(folder, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model"]
 
 
+def test_empty_droplets_are_left_out(counts, trained, totals, tmp_path):
+    depth = sum(counts[0]).sum(1)
+    floor = int(np.median(depth))
+    out = tmp_path / "out.h5ad"
+    call = ["predict", trained, totals, "-o", out, "--min-counts"]
+    assert main([*map(str, call), str(floor)]) == 0
+    kept = np.array(counts[1])[depth >= floor]
+    assert 50 < len(kept) < 150 and list(anndata.read_h5ad(out).obs_names) == list(kept)
+    assert "has 1000000 counts; lower --min-counts" in stops(*call, 10**6, "--overwrite")
+
+
 def test_errors_are_one_line(trained, totals, tmp_path):
     out = tmp_path / "out.h5ad"
     assert "no.loom; give a velocyto loom" in stops("check", tmp_path / "no.loom")
