@@ -1,11 +1,13 @@
-"""Data: the pancreas (real where it can be had), totals, gene filter, split, provenance."""
+"""Data: your own cells, the pancreas (real where it can be had), gene filter, split, check-up."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import anndata
@@ -19,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from .counts import named_layers, total_counts
 from .simulate import simulate
 
-__all__ = ["pancreas", "prepare", "simulate", "split"]
+__all__ = ["check", "pancreas", "prepare", "read", "simulate", "split"]  # noqa: F822, see below
 
 logger = logging.getLogger("splicedvae")
 
@@ -33,6 +35,20 @@ PANCREAS_BLOB = "720aa1de23e31666d17e5193c9c7e6d9fb2bf4c8"
 #: Names by which a pancreas file is found in a folder, the complete one first.
 PANCREAS_FILES = ("endocrinogenesis_day15.h5ad", "pancreas_e15_3696x2000.h5ad")
 ENVIRONMENT_VARIABLE = "SPLICEDVAE_DATA"
+
+# Imported when first asked for: the book's fits depend on all that this module imports, and none of
+# them needs to be made anew when a reader learns another format.
+_LATE = {"check": ".checkup", "read": ".readers"}
+
+
+def __getattr__(name: str):
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LATE[name], __package__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATE})
 
 
 def pancreas(
@@ -110,14 +126,40 @@ def _find(path: Path, source: str) -> Path:
     raise FileNotFoundError(f"{source} is {path}, but there is no {wanted}.")
 
 
-def _read(path: Path, source: str) -> AnnData:
+@contextmanager
+def file_of_its_kind(path: Path, kind: str) -> Iterator[None]:
+    """Name the file in what goes wrong while another package reads it.
+
+    Parameters
+    ----------
+    path
+        The file, or the folder.
+    kind
+        What it is read as.
+
+    Yields
+    ------
+    Nothing.
+
+    Raises
+    ------
+    ValueError
+        It can't be read.
+    """
     try:
-        adata = anndata.read_h5ad(path)
-    except Exception as error:  # h5py and anndata raise many kinds for a damaged file
+        yield
+    except (ImportError, MemoryError):  # no fault of the file's
+        raise
+    except Exception as error:  # h5py, anndata, zarr and the others raise many kinds
         raise ValueError(
-            f"{path} can't be read as h5ad ({type(error).__name__}: {error}). It is damaged or "
+            f"{path} can't be read as {kind} ({type(error).__name__}: {error}). It is damaged or "
             "only half there: remove it and fetch it again."
         ) from error
+
+
+def _read(path: Path, source: str) -> AnnData:
+    with file_of_its_kind(path, "h5ad"):
+        adata = anndata.read_h5ad(path)
     for layer in ("spliced", "unspliced"):
         if layer not in (layers := named_layers(adata)):
             raise KeyError(
@@ -190,7 +232,8 @@ def split(
     seed
         Of the shuffle.
     stratify_by
-        Column of ``obs`` whose categories are divided alike; None for a plain shuffle.
+        Column of ``obs`` whose categories are divided alike; None for a plain shuffle, which cells
+        without a column ``clusters`` get too, and a message says so.
 
     Returns
     -------
@@ -201,10 +244,13 @@ def split(
     ValueError
         The shares are not positive or don't sum to 1, or a part would be empty.
     KeyError
-        `stratify_by` is not in ``obs``.
+        `stratify_by` is another column that is not in ``obs``.
     """
     if len(sizes) != 3 or min(sizes) <= 0 or not np.isclose(sum(sizes), 1):
         raise ValueError(f"sizes={sizes} must be three positive shares that sum to 1.")
+    if stratify_by == "clusters" and stratify_by not in adata.obs:
+        logger.info("There is no obs['clusters'] to divide alike: the cells are split at random.")
+        stratify_by = None
     if stratify_by is not None and stratify_by not in adata.obs:
         raise KeyError(
             f"adata.obs has no column {stratify_by!r}; name the cell types' column with "

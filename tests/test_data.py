@@ -185,6 +185,16 @@ def test_empty_split_and_unknown_column_are_named():
         sv.data.split(small(), stratify_by="celltype")
 
 
+def test_cells_without_clusters_are_split_at_random_and_it_is_said(caplog):
+    adata = small()
+    plain = sv.data.split(adata, stratify_by=None)
+    del adata.obs["clusters"]
+    with caplog.at_level("INFO", logger="splicedvae"):
+        parts = sv.data.split(adata)
+    assert "no obs['clusters']" in caplog.text
+    assert all((a == b).all() for a, b in zip(parts, plain, strict=True))
+
+
 # genes
 
 

@@ -14,8 +14,9 @@ import fsspec
 import h5py
 import numpy as np
 import pandas as pd
-import scipy.io
 from scipy import sparse
+
+from ..readers import starsolo
 
 LAYERS = ("spliced", "unspliced")
 ROWS = 4096  # of a sample, read at a time
@@ -127,24 +128,11 @@ def _velocyto(file: h5py.File) -> Sample:
 
 
 def _starsolo(folder: Path) -> Sample:
-    def found(path: Path) -> Path:
-        return path if path.exists() else path.with_name(f"{path.name}.gz")
-
-    def table(path: Path) -> pd.DataFrame:
-        return pd.read_csv(found(path), sep="\t", header=None, dtype=str)
-
-    features, barcodes = table(folder / "features.tsv"), table(folder / "barcodes.tsv")[0]
-    cells = np.arange(len(barcodes))
-    for called in sorted(folder.parent.parent.glob("Gene*/filtered"))[:1]:
-        cells = np.flatnonzero(barcodes.isin(table(called / "barcodes.tsv")[0]))
-    layers = []
-    for name in LAYERS:
-        counts = scipy.io.mmread(found(folder / f"{name}.mtx"))  # genes × barcodes
-        if counts.shape != (shape := (len(features), len(barcodes))):
-            raise ValueError(f"{name}.mtx is {counts.shape}, features by barcodes are {shape}")
-        layers.append(sparse.csr_matrix(counts.T)[cells])
-    names = {"var_names": pd.Index(features[0]), "symbol": pd.Index(features[1])}
-    return Sample(pd.Index(barcodes[cells]), names, layers)
+    cells = starsolo(folder)
+    if missing := [name for name in LAYERS if name not in cells.layers]:
+        raise ValueError(f"{folder} tells no {' and '.join(missing)} counts apart")
+    names = {"var_names": cells.var_names, "symbol": pd.Index(cells.var["gene_symbols"])}
+    return Sample(cells.obs_names, names, [cells.layers[name] for name in LAYERS])
 
 
 def stripped(ids: pd.Index) -> pd.Index:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import anndata
+from anndata import AnnData
 from optuna.exceptions import OptunaError
 
 from .. import data
@@ -40,13 +40,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add("--sampler", choices=("grid", "tpe"), default="grid", help="[%(default)s]")
     add("--objective", nargs="+", default=["rmse"], choices=tuple(OBJECTIVES), help="[rmse]")
     add("--seed", type=int, default=0, help="of split, points and weights [%(default)s]")
-    add("--data", help="h5ad file with spliced and unspliced counts [the pancreas]")
+    of = parser.add_mutually_exclusive_group().add_argument
+    of("--data", help="what splicedvae.data.read can read [the pancreas]")
+    of("--simulated", action="store_true", help="search on simulated cells")
     add("--genes", type=int, default=2000, help="highly variable genes kept [%(default)s]")
     args = parser.parse_args(arguments)
     try:
-        adata = anndata.read_h5ad(args.data) if args.data else data.pancreas()
-        clusters = "clusters" if "clusters" in adata.obs else None
-        split = data.split(adata, seed=args.seed, stratify_by=clusters)
+        adata = _cells(args.data, args.simulated)
+        split = data.split(adata, seed=args.seed)
         adata = data.prepare(adata, n_top_genes=args.genes, fit_on=split[0])
         SplicedVAE.setup_anndata(adata)
         study = run(
@@ -68,6 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     scores = table(study).loc[list(top(study)), ["rmse_observed", "d2", "elbo"]]
     print(f"\nThe best on validation cells; parameters are in the study {args.study!r}.")
     print(scores.round(4).to_string())
+
+
+def _cells(path: str | None, simulated: bool) -> AnnData:
+    if simulated:
+        return data.simulate()
+    if path:
+        return data.read(path)
+    cells = data.pancreas()
+    if cells.uns["provenance"]["source"] == "simulated":
+        raise ValueError(
+            "There are no cells to search on: the pancreas could not be had. Name cells with "
+            "--data, or ask for simulated ones with --simulated."
+        )
+    return cells
 
 
 if __name__ == "__main__":
