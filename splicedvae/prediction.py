@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -12,21 +12,17 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS, settings
-from scvi.model._utils import _get_batch_code_from_category
 from scvi.model.base import BaseModelClass
-from scvi.model.base._archesmixin import _get_loaded_data, _pad_and_sort_query_anndata
+from scvi.model.base._archesmixin import _get_loaded_data
 from tqdm.auto import tqdm
 
-from .counts import (
-    INPUTS,
-    checked_counts,
-    get_layer,
-    same_genes,
-    split_counts,
-    total_counts,
-    unique_genes,
-)
+from . import queries
+from .checks import check_cells, listed, positions, shown, unchanged_on_error
+from .counts import checked_values, missing_form, split_counts
 from .head import one_of
+from .module import SPLICED, UNSPLICED
+
+logger = logging.getLogger("splicedvae")
 
 
 class SplicingMixin:
@@ -42,12 +38,6 @@ class SplicingMixin:
         """The genes the model knows, in its order."""
         fields = self.registry_["field_registries"]
         return pd.Index(fields[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
-
-    def _validate_anndata(self, adata: AnnData | None = None, *args, **kwargs) -> AnnData:
-        # scvi-tools only counts the genes of new cells
-        if adata is not None:
-            same_genes(adata, self.genes, "the model")
-        return super()._validate_anndata(adata, *args, **kwargs)
 
     @torch.inference_mode()
     def get_splicing_ratio(
@@ -73,11 +63,14 @@ class SplicingMixin:
         Parameters
         ----------
         adata
-            Cells to predict, with the model's genes; None for those it was made with.
+            Cells to predict, with the model's genes; None for those it was made with. A layer of
+            totals that is missing is composed; the cells themselves stay as they are.
         indices
-            Positions of cells; None for all.
+            Positions of cells, or a mask; None for all.
         transform_batch
-            Predict as if the cells came from this batch, or averaged over these.
+            Predict as if the cells came from this batch, or averaged over these. None takes each
+            cell's own batch; cells of no batch, or of one that the model does not know, are
+            predicted averaged over the known ones.
         gene_list
             Only these genes.
         n_samples
@@ -109,19 +102,27 @@ class SplicingMixin:
         Raises
         ------
         KeyError
-            A gene of `gene_list` is not among the model's.
+            A gene of `gene_list` is not among the model's, or a layer or covariate is missing.
         ValueError
             Both `n_samples` and `n_samples_overall` are given, or one is below 1; no cell is
-            named; an argument can't go with `dataloader`; or the genes are not the model's.
+            named, or not by its position; an argument can't go with `dataloader`; the genes or
+            covariates are not the model's; or counts are not counts.
         """
         self._check_if_trained(warn=False)
         if n_samples is not None and n_samples_overall is not None:
             raise ValueError("Give n_samples or n_samples_overall, not both.")
         if min(n_samples or 1, n_samples_overall or 1) < 1 or 0 in (n_samples, n_samples_overall):
             raise ValueError("n_samples must be 1 or more.")
+        names = self.genes
+        gene_list = None if gene_list is None else listed("gene_list", gene_list)
+        genes = np.arange(len(names)) if gene_list is None else names.get_indexer(gene_list)
+        if (genes < 0).any():
+            missing = [g for g, i in zip(gene_list, genes, strict=True) if i < 0]
+            raise KeyError(f"The model does not know the genes {shown(missing)}.")
+        unknown = None
         if dataloader is None:
-            adata = self._validate_anndata(adata)
-            indices = np.arange(adata.n_obs)[slice(None) if indices is None else indices]
+            adata = self._validate_anndata(adata, any_batch=True)
+            indices = positions("indices", indices, adata.n_obs)
             if len(indices) == 0:
                 raise ValueError("indices names no cell.")
             if n_samples_overall is not None:
@@ -129,21 +130,21 @@ class SplicingMixin:
             dataloader = self._make_data_loader(
                 adata, indices=indices, batch_size=batch_size, **(data_loader_kwargs or {})
             )
-            manager = self.get_anndata_manager(adata, required=True)
-            batches = _get_batch_code_from_category(manager, transform_batch)
+            batches = self._batch_codes(transform_batch)
+            if transform_batch is None:
+                unknown = self._of_no_known_batch(adata)[indices]
         else:
             given = {"adata": adata, "indices": indices, "transform_batch": transform_batch}
             given["n_samples_overall"] = n_samples_overall
             if extra := [name for name, value in given.items() if value is not None]:
                 raise ValueError(f"{', '.join(extra)} can't go with a dataloader.")
             batches = [None]
-        names = self.genes
-        genes = np.arange(len(names)) if gene_list is None else names.get_indexer(list(gene_list))
-        if (genes < 0).any():
-            missing = [g for g, i in zip(gene_list, genes, strict=True) if i < 0]
-            raise KeyError(f"The model does not know the genes {', '.join(map(str, missing[:5]))}.")
 
-        parts, weights = [], None
+        def predicted(tensors, z, codes):
+            logits = [self.module.splicing_logit(tensors, z, code, weights) for code in codes]
+            return torch.stack([torch.sigmoid(logit[..., genes]) for logit in logits]).mean(0).cpu()
+
+        parts, weights, n_done = [], None, 0
         if n_samples is not None:
             weights = self.module.head.output.draw(n_samples)
         for tensors in tqdm(dataloader, desc="ratios", disable=silent):
@@ -155,18 +156,13 @@ class SplicingMixin:
                 z = self.module.z_encoder.z_transformation(inference["qz"].loc)
             elif z.ndim == 2:  # one sample
                 z = z[None]
-            parts.append(
-                torch.stack(
-                    [
-                        torch.sigmoid(self.module.splicing_logit(tensors, z, b, weights))[
-                            ..., genes
-                        ]
-                        for b in batches
-                    ]
-                )
-                .mean(0)
-                .cpu()
-            )
+            part = predicted(tensors, z, batches)
+            if unknown is not None:
+                rows = torch.as_tensor(unknown[n_done : n_done + z.shape[-2]])
+                if rows.any():
+                    part[..., rows, :] = predicted(tensors, z, self._all_batches)[..., rows, :]
+            n_done += z.shape[-2]
+            parts.append(part)
         ratio = torch.cat(parts, dim=-2).numpy()  # (cells, genes) or (samples, cells, genes)
         if n_samples == 1 and n_samples_overall is None:
             ratio = ratio[0]
@@ -195,7 +191,10 @@ class SplicingMixin:
     ) -> None:
         """Write the spliced and unspliced counts that the predicted ratios imply.
 
-        They are expected counts, see :func:`splicedvae.counts.split_counts`. Counts scatter about
+        They are expected counts, see :func:`splicedvae.counts.split_counts`. A cell whose layers
+        show that one form was not counted, as in a sample without unspliced counts, keeps the
+        counts of the other form, and the missing ones follow from the ratio; a warning says how
+        many. Counts scatter about
         them, and more than a binomial does; how much more is each gene's concentration in the
         training cells, see :func:`splicedvae.metrics.fit_concentration`.
         :func:`splicedvae.velocity.fit` reads both.
@@ -221,11 +220,16 @@ class SplicingMixin:
 
         Raises
         ------
+        KeyError
+            A layer or covariate is missing.
         ValueError
-            A layer or column of that name exists and `overwrite` is False, or `floor` is not
-            between 0 and 1.
+            A layer or column of that name exists and `overwrite` is False, `floor` is not between
+            0 and 1, or the cells are not such as the model reads.
         """
-        adata = self._validate_anndata(adata)
+        adata = self.adata if adata is None else adata
+        if adata is None:
+            raise ValueError("The model has no cells of its own; give adata.")
+        check_cells(adata)
         *names, column = (f"{x}_{key_added}" for x in ("spliced", "unspliced", "concentration"))
         taken = [f"layer {name}" for name in names if name in adata.layers]
         taken += [f"var column {column}"] * (column in adata.var)
@@ -233,18 +237,35 @@ class SplicingMixin:
             raise ValueError(
                 f"{', '.join(taken)} exist already; choose another key_added or overwrite=True."
             )
-        given = {"transform_batch": transform_batch, "batch_size": batch_size, "return_numpy": True}
-        ratio = self.get_splicing_ratio(adata, n_samples=n_samples, **given)  # (cells, genes)
-        if one_of("counts", counts, ("observed", "denoised")) == "denoised":
-            values = self.get_normalized_expression(
-                adata, library_size="latent", n_samples=n_samples or 1, **given
-            )
-        else:
-            manager = self.get_anndata_manager(adata, required=True)
-            values = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
+        one_of("counts", counts, ("observed", "denoised"))
+        cells = self._validate_anndata(adata, any_batch=True)
+        given = {"batch_size": batch_size, "return_numpy": True}
+        ratio = self.get_splicing_ratio(
+            cells, transform_batch=transform_batch, n_samples=n_samples, **given
+        )  # (cells, genes)
+        manager = self.get_anndata_manager(cells, required=True)
+        keys = REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED
+        observed = [checked_values(key, manager.get_from_registry(key)) for key in keys]
+        values = observed[0]
+        if counts == "denoised":
+            given |= {"library_size": "latent", "n_samples": n_samples or 1}
+            values = self.get_normalized_expression(cells, transform_batch=transform_batch, **given)
+            unknown = self._of_no_known_batch(cells)
+            if transform_batch is None and unknown.any():
+                known = self._known_batches
+                values[unknown] = self.get_normalized_expression(
+                    cells, np.flatnonzero(unknown), transform_batch=known, **given
+                )
         spliced, unspliced = split_counts(values, ratio, self.input, floor)
-        adata.layers[names[0]], adata.layers[names[1]] = spliced, unspliced
-        adata.var[column] = self.module.head.log_concentration.detach().exp().cpu().numpy()
+        if self.input == "total":
+            batch = manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)
+            spliced, unspliced = _keep_the_form_that_was_counted(
+                (spliced, unspliced), values, observed, ratio, floor, np.asarray(batch).ravel()
+            )
+        concentration = self.module.head.log_concentration.detach().exp().cpu().numpy()
+        with unchanged_on_error(adata):
+            adata.layers[names[0]], adata.layers[names[1]] = spliced, unspliced
+            adata.var[column] = concentration
 
     @staticmethod
     def prepare_query_anndata(
@@ -254,10 +275,16 @@ class SplicingMixin:
         input: Literal["total", "spliced"] | None = None,
         return_reference_var_names: bool = False,
         inplace: bool = False,
+        spliced_layer: str | None = None,
+        unspliced_layer: str | None = None,
+        min_shared: float = 0.2,
     ) -> AnnData | pd.Index:
         """Make cells, with or without spliced and unspliced counts, ready for the model.
 
-        Genes are put in the model's order, missing ones filled with zeros, extra ones dropped.
+        Genes are found by name, by Ensembl id with or without its version, in the names or in a
+        column of ``var`` such as ``gene_ids`` or ``gene_name``, and, if most are found, in any
+        case. They are put in the model's order, missing ones filled with zeros, extra ones dropped;
+        one line of the log says how many. All else is kept: ``obs``, ``obsm``, ``obsp``, ``uns``.
         Missing spliced and unspliced layers become zeros; a cell without any count in one of them
         teaches the head nothing.
 
@@ -269,14 +296,20 @@ class SplicingMixin:
             A model, or the folder of a saved one.
         layer
             The layer with the counts; None takes the layer the model was set up with if it is
-            there, spliced + unspliced if these are, else X.
+            there, what it is made of if that is there, else X.
         input
             What these counts are, if you know: ``"total"`` or ``"spliced"``. A kind that the
-            model was not trained on is warned of, since its predictions are then biased.
+            model was not trained on is warned of, since its predictions are then biased. If
+            nobody says it, the log does what they are taken for, and a warning if the model's own
+            share of unspliced mRNA in each gene speaks against it.
         return_reference_var_names
             Only return the model's genes.
         inplace
             Change `adata` itself.
+        spliced_layer, unspliced_layer
+            Layers of these cells, if they are not named as the model's.
+        min_shared
+            Share of the model's genes that the cells must have.
 
         Returns
         -------
@@ -287,70 +320,56 @@ class SplicingMixin:
         KeyError
             There is no such layer.
         ValueError
-            Counts are not counts, gene names repeat, a cell or all cells share no counted gene
-            with the model, or a layer would be overwritten.
+            Counts are not counts, gene names repeat, too few genes are the model's, a cell shares
+            no counted gene with it, a layer would be overwritten, or the model is of another class.
         """
-        attributes, genes, _, _ = _get_loaded_data(reference_model, device="cpu")
-        genes = pd.Index(genes)
+        attributes, genes, weights, _ = _get_loaded_data(reference_model, device="cpu")
         if return_reference_var_names:
-            return genes
-        args = attributes["registry_"]["setup_args"]
-        spliced, unspliced = args["spliced_layer"], args["unspliced_layer"]
-        query = adata if inplace else adata.copy()
-        has_su = spliced in query.layers and unspliced in query.layers
-        if layer is None:
-            if args["layer"] in query.layers:
-                layer = args["layer"]
-            elif has_su and args["input"] == "total":
-                query.layers[args["layer"]] = total_counts(query, spliced, unspliced)
-                layer = args["layer"]
-        counts = query.X if layer is None else get_layer(query, layer)
-        where = "X" if layer is None else f"layer {layer!r}"
-        if counts is None:
-            raise ValueError("There is no X; name the layer with the counts with layer=.")
-        unique_genes(query)
-        counts = checked_counts(where, counts, query.var_names)
-        known = query.var_names.isin(genes)
-        if not known.any():
-            raise ValueError(
-                f"None of the {query.n_vars} genes ({', '.join(query.var_names[:3])}…) is among "
-                f"the model's ({', '.join(genes[:3])}…); use the same kind of gene name."
-            )
-        empty = query.obs_names[np.asarray(counts[:, known].sum(axis=1)).ravel() == 0]
-        if len(empty):
-            raise ValueError(
-                f"{len(empty)} cells have no counts in the {known.sum()} genes they share with "
-                f"the model ({', '.join(empty[:5])}…); remove them."
-            )
-        kind = input or _kind(counts, query, spliced, unspliced)
-        if kind is not None and one_of("input", kind, INPUTS) != args["input"]:
-            warnings.warn(
-                f"The model was trained on {args['input']} counts and these are {kind} counts: "
-                f"its ratios will be biased. Train a model with input={kind!r} for such cells.",
-                stacklevel=2,
-            )
-        target = args["layer"]
-        if target in query.layers and abs(sparse.csr_array(query.layers[target]) - counts).max():
-            raise ValueError(
-                f"The model reads layer {target!r}, but these cells have another layer of that "
-                f"name than {where}; rename it."
-            )
-        query.layers[target] = sparse.csr_matrix(counts, dtype=np.float32)
-        for name in (spliced, unspliced):
-            if name not in query.layers:
-                query.layers[name] = sparse.csr_matrix(query.shape, dtype=np.float32)
-        padded = _pad_and_sort_query_anndata(query, genes, inplace=inplace)
-        return query if padded is None else padded
+            return pd.Index(genes)
+        check_cells(adata)
+        names = spliced_layer, unspliced_layer
+        query = queries.prepared(
+            adata, attributes["registry_"], weights, layer, input, *names, min_shared
+        )
+        if not inplace:
+            return query
+        adata._init_as_actual(query)
+        return adata
 
 
-def _kind(counts: sparse.csr_array, cells: AnnData, spliced: str, unspliced: str) -> str | None:
-    """Whether counts are the cells' total or their spliced counts, where their layers tell."""
-    s, u = (
-        sparse.csr_array(cells.layers[name]) if name in cells.layers else None
-        for name in (spliced, unspliced)
-    )
-    if s is not None and s.sum() > 0 and abs(counts - s).max() == 0:
-        return "spliced"
-    if s is not None and u is not None and u.sum() > 0 and abs(counts - s - u).max() == 0:
-        return "total"
-    return None
+def _keep_the_form_that_was_counted(
+    split: tuple[sparse.csr_matrix, sparse.csr_matrix],
+    values: np.ndarray | sparse.csr_array,
+    observed: Sequence[sparse.csr_array],
+    ratio: np.ndarray,
+    floor: float,
+    batch: np.ndarray,
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Split counts, but for cells in which one form was not counted: they are no totals."""
+    total, *forms = observed
+    lacks = missing_form(*forms, batch)
+    for form, other in zip(("unspliced", "spliced"), forms, strict=True):
+        same = np.asarray(abs(total - other).sum(axis=1)).ravel() == 0
+        rows = np.flatnonzero((lacks == form) & same)
+        if not len(rows):
+            continue
+        logger.warning(
+            "%d cells have no %s counts, so their counts are no totals: they are kept as they are, "
+            "and the %s counts follow from the ratio, which is biased for such cells.",
+            len(rows),
+            form,
+            form,
+        )
+        share = ratio[rows] if form == "unspliced" else 1 - ratio[rows]
+        parts = split_counts(values[rows], share, "spliced", floor)
+        keep = sparse.diags_array((~np.isin(np.arange(total.shape[0]), rows)).astype(np.float32))
+        place = sparse.csr_matrix(
+            (np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))),
+            shape=(total.shape[0], len(rows)),
+        )
+        parts = parts if form == "unspliced" else parts[::-1]
+        split = tuple(
+            sparse.csr_matrix(keep @ old + place @ new, dtype=np.float32)
+            for old, new in zip(split, parts, strict=True)
+        )
+    return split
