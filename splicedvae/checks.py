@@ -55,8 +55,30 @@ def as_text(values: Sequence | pd.Index | pd.Series) -> np.ndarray:
     return np.array([str(value) for value in whole], dtype=object)
 
 
+def check_anndata(adata: AnnData, name: str = "adata") -> None:
+    """Refuse what is not an AnnData.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes.
+    name
+        How to call it in the message.
+
+    Raises
+    ------
+    TypeError
+        It is something else.
+    """
+    if not isinstance(adata, AnnData):
+        hint = " Give one of its parts, such as mdata['rna']." if hasattr(adata, "mod") else ""
+        raise TypeError(
+            f"{name} is of the type {type(adata).__name__}; give an AnnData of cells × genes.{hint}"
+        )
+
+
 def check_cells(adata: AnnData, name: str = "adata") -> None:
-    """Refuse what is not an AnnData with cells and genes.
+    """Refuse what is not an AnnData with cells.
 
     Parameters
     ----------
@@ -70,15 +92,11 @@ def check_cells(adata: AnnData, name: str = "adata") -> None:
     TypeError
         It is something else.
     ValueError
-        It has no cell, or no gene.
+        It has no cells.
     """
-    if not isinstance(adata, AnnData):
-        hint = " Give one of its parts, such as mdata['rna']." if hasattr(adata, "mod") else ""
-        raise TypeError(
-            f"{name} is of the type {type(adata).__name__}; give an AnnData of cells × genes.{hint}"
-        )
-    if not adata.n_obs or not adata.n_vars:
-        raise ValueError(f"{name} has {adata.n_obs} cells and {adata.n_vars} genes; give some.")
+    check_anndata(adata, name)
+    if not adata.n_obs:
+        raise ValueError(f"{name} has no cells; give some.")
 
 
 def unique_genes(adata: AnnData) -> None:
@@ -250,8 +268,9 @@ def column(adata: AnnData, key: str, what: str, advice: str = "") -> pd.Series:
         There are two of that name, or a value is missing.
     """
     if key not in adata.obs:
-        message = f"obs has no column {key!r} ({what}); it has {list(map(str, adata.obs))}. "
-        raise KeyError((message + advice).rstrip())
+        there = list(map(str, adata.obs))
+        message = f"There is no obs[{key!r}]; there are {there}: the {what} is missing. {advice}"
+        raise KeyError(message.rstrip())
     values = adata.obs[key]
     if isinstance(values, pd.DataFrame):
         raise ValueError(f"obs has {values.shape[1]} columns {key!r}; rename all but one.")
@@ -382,7 +401,7 @@ def coordinates(adata: AnnData, key: str, advice: str = "") -> np.ndarray:
     bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if bad.any():
         raise ValueError(
-            f"obsm[{key!r}] is missing or infinite in {bad.sum()} cells "
+            f"obsm[{key!r}] holds values that are missing or infinite, in {bad.sum()} cells "
             f"({shown(adata.obs_names[bad])}); compute it for all cells, or remove these."
         )
     return values

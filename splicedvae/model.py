@@ -29,6 +29,7 @@ from scvi.model.base._archesmixin import _get_loaded_data
 from scvi.model.base._save_load import _load_saved_files
 
 from . import queries, start, training
+from ._inherited import InheritedMixin
 from .checks import (
     as_text,
     check_cells,
@@ -39,7 +40,6 @@ from .checks import (
     unchanged_on_error,
 )
 from .counts import checked_layers, input_layer, missing_form
-from .inherited import InheritedMixin
 from .module import SPLICED, UNSPLICED, RatioLoss, SplicedVAEModule
 from .prediction import SplicingMixin
 
@@ -473,7 +473,7 @@ def _check_setup(adata: AnnData, arguments: dict, kwargs: dict) -> None:
     for form in ("spliced", "unspliced"):
         if not (n := int((lacks == form).sum())):
             continue
-        where = ""
+        where = f" ({shown(adata.obs_names[lacks == form])})"
         if batch is not None:
             counted = pd.Series(batch[lacks == form]).value_counts()
             sizes = pd.Series(batch).value_counts()

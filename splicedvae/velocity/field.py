@@ -9,7 +9,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from ..checks import check_cells, coordinates, same_genes, shown, unchanged_on_error
+from ..checks import check_anndata, check_cells, coordinates, same_genes, shown, unchanged_on_error
 from ..counts import checked_layers, checked_values, get_layer, named_layers, unnormalised
 from .steady_state import MIN_GAMMA, MIN_R2, PERCENTILE, quiet_scvelo, slopes, smoothed
 
@@ -120,19 +120,20 @@ def check_graph(adata: AnnData, basis: str = "umap") -> None:
         raise KeyError("There is no neighbour graph in uns['neighbors']; run sv.velocity.embed.")
     for name in ("connectivities", "distances"):
         if name not in adata.obsp:
-            raise KeyError(f"There is no obsp[{name!r}] beside uns['neighbors']. {again}")
+            continue
         graph = sparse.csr_matrix(adata.obsp[name])
         if not (finite := np.isfinite(graph.data)).all():
-            bad = np.unique(graph.nonzero()[0][~finite]) if graph.nnz == len(finite) else []
+            rows = np.repeat(np.arange(adata.n_obs), np.diff(graph.indptr))
+            bad = adata.obs_names[np.unique(rows[~finite])]
             raise ValueError(
-                f"obsp[{name!r}] holds values that are missing or infinite"
-                f"{', in ' + shown(adata.obs_names[bad]) if len(bad) else ''}. {again}"
+                f"obsp[{name!r}] holds values that are missing or infinite, in {len(bad)} cells "
+                f"({shown(bad)}). {again}"
             )
     wanted = adata.uns["neighbors"].get("params", {}).get("n_neighbors")
     if wanted is None:
         raise ValueError(f"uns['neighbors']['params'] does not say n_neighbors. {again}")
     wanted = int(wanted) - 1
-    found = graph.getnnz() / adata.n_obs
+    found = sparse.csr_matrix(adata.obsp["distances"]).getnnz() / adata.n_obs
     if found < 0.95 * wanted:  # a cell may lose a neighbour at distance 0, not many
         raise ValueError(
             f"The neighbour graph was built on other cells: it has {found:.1f} neighbours a cell "
@@ -249,6 +250,8 @@ def fit(
         layer would be overwritten.
     """
     check_graph(adata, basis)
+    if "connectivities" not in adata.obsp:
+        raise KeyError("There is no obsp['connectivities']; run sv.velocity.embed.")
     if spliced == unspliced:
         raise ValueError(f"spliced and unspliced are both layer {spliced!r}.")
     _new_names("layers", adata.layers, ["Ms", "Mu", vkey], overwrite)
@@ -260,7 +263,7 @@ def fit(
         )
     spread = None if concentration is None else _concentration(adata, concentration)
     if reference is not None:
-        check_cells(reference, "reference")
+        check_anndata(reference, "reference")
         same_genes(adata, reference.var_names, "the reference")
         if missing := {f"{vkey}_gamma", f"{vkey}_genes"} - set(reference.var):
             raise KeyError(f"The reference has no fit: var {sorted(missing)} is missing.")
