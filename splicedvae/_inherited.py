@@ -18,7 +18,6 @@ from . import queries
 from .checks import (
     as_text,
     check_cells,
-    check_covariates,
     known_categories,
     listed,
     positions,
@@ -110,14 +109,11 @@ class InheritedMixin:
         if self._adata_manager is None:
             raise ValueError("The model has no cells of its own whose setup could be transferred.")
         with unchanged_on_error(adata):
-            self._check_new_cells(adata, kwargs.get("extend_categories", False))
+            same_genes(adata, self.genes, "the model")
+            arguments = self.registry_["setup_args"]
+            queries.check_setup(adata, arguments, source_registry=self.registry_, **kwargs)
+            queries.compose(adata, arguments)
             return super().transfer_fields(adata, **kwargs)
-
-    def _check_new_cells(self, adata: AnnData, extend: bool) -> None:
-        arguments = self.registry_["setup_args"]
-        same_genes(adata, self.genes, "the model")
-        check_covariates(adata, arguments, self.registry_, extend)
-        queries.compose(adata, arguments)
 
     @classmethod
     def _get_most_recent_anndata_manager(cls, adata: AnnData, required: bool = False):

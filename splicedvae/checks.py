@@ -496,7 +496,7 @@ def own(adata: AnnData) -> None:
         Cells × genes.
     """
     if adata.is_view:
-        adata._init_as_actual(adata.copy())
+        adata._init_as_actual(adata.to_memory() if adata.isbacked else adata.copy())
 
 
 @contextmanager

@@ -19,10 +19,13 @@ __all__ = [
     "get_layer",
     "in_memory",
     "input_layer",
+    "measured",
     "missing_form",
     "named_layers",
+    "no_empty_cell",
     "same_genes",
     "split_counts",
+    "tell_missing_form",
     "total_counts",
     "unique_genes",
     "unnormalised",
@@ -282,6 +285,88 @@ def missing_form(
     return lacks
 
 
+def measured(pair: Sequence[sparse.csr_array], groups: np.ndarray | None = None) -> tuple:
+    """Counts from which ratios may be learnt: none of cells in which a form was not counted.
+
+    Parameters
+    ----------
+    pair
+        Spliced and unspliced counts (cells, genes).
+    groups
+        As in :func:`missing_form`.
+
+    Returns
+    -------
+    Both, with zeros in such cells.
+    """
+    lacks = missing_form(*pair, groups) != ""
+    if not lacks.any():
+        return tuple(pair)
+    keep = sparse.diags_array((~lacks).astype(np.float64))
+    return tuple(sparse.csr_array(keep @ layer) for layer in pair)
+
+
+def tell_missing_form(
+    adata: AnnData,
+    pair: Sequence[Counts],
+    consequence: str,
+    groups: np.ndarray | None = None,
+) -> None:
+    """Say in one line which cells lack a form.
+
+    Parameters
+    ----------
+    adata
+        The cells.
+    pair
+        Their spliced and unspliced counts (cells, genes).
+    consequence
+        What follows for them, a sentence.
+    groups
+        Batch of each cell (cells,).
+    """
+    lacks = missing_form(*pair, groups)
+    for form in ("spliced", "unspliced"):
+        if not (n := int((lacks == form).sum())):
+            continue
+        where = f"({shown(adata.obs_names[lacks == form])})"
+        if groups is not None:
+            sizes = {g: (groups == g).sum() for g in np.unique(groups)}
+            counted = {g: ((groups == g) & (lacks == form)).sum() for g in sizes}
+            where = "(" + ", ".join(
+                f"{k} of {sizes[g]} in batch {g}" for g, k in counted.items() if k
+            )
+            where += ")"
+        logger.warning(
+            "%d cells have no %s counts %s: that form was not counted there. %s",
+            *(n, form, where, consequence),
+        )
+
+
+def no_empty_cell(adata: AnnData, counts: Counts, where: str) -> None:
+    """Refuse cells without any count.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes.
+    counts
+        Of these cells.
+    where
+        How to call the counts in the message.
+
+    Raises
+    ------
+    ValueError
+        A cell has none.
+    """
+    empty = adata.obs_names[_row_sums(counts) == 0]
+    if len(empty):
+        raise ValueError(
+            f"{len(empty)} cells have no counts in {where} ({shown(empty)}); remove them."
+        )
+
+
 def _row_sums(counts: Counts) -> np.ndarray:
     return np.asarray(counts.sum(axis=1)).ravel()
 
@@ -289,7 +374,7 @@ def _row_sums(counts: Counts) -> np.ndarray:
 def total_counts(
     adata: AnnData, spliced_layer: str = "spliced", unspliced_layer: str = "unspliced"
 ) -> sparse.csr_matrix:
-    """Spliced plus unspliced counts, once both are checked.
+    """Spliced plus unspliced counts, once both are checked: what "total" means everywhere.
 
     Parameters
     ----------
@@ -307,10 +392,17 @@ def total_counts(
     KeyError
         A layer is missing.
     ValueError
-        As in :func:`checked_layers`.
+        As in :func:`checked_layers`, or one of both is empty.
     """
-    spliced, unspliced = checked_layers(adata, spliced_layer, unspliced_layer)
-    return sparse.csr_matrix(spliced + unspliced, dtype=np.float32)
+    pair = checked_layers(adata, spliced_layer, unspliced_layer)
+    for name, own, other in zip((spliced_layer, unspliced_layer), pair, pair[::-1], strict=True):
+        if not own.sum() and other.sum():
+            raise ValueError(
+                f"Layer {name!r} is empty: that form was not counted, so there is no total to "
+                "compose. Give the total as a layer, or let SplicedVAE.prepare_query_anndata say "
+                "what these counts are."
+            )
+    return sparse.csr_matrix(pair[0] + pair[1], dtype=np.float32)
 
 
 def input_layer(
@@ -352,7 +444,7 @@ def input_layer(
     if layer is None:
         layer = "total" if input == "total" else spliced_layer
     composed = layer == "total" and input == "total" and layer not in named_layers(adata)
-    counts = total
+    counts = total_counts(adata, spliced_layer, unspliced_layer) if composed else total
     if not composed:
         counts = checked_counts(f"layer {layer!r}", get_layer(adata, layer), adata.var_names)
     expected = total if input == "total" else spliced
@@ -370,11 +462,7 @@ def input_layer(
             layer,
             shown(adata.var_names[silent]),
         )
-    empty = adata.obs_names[_row_sums(counts) == 0]
-    if len(empty):
-        raise ValueError(
-            f"{len(empty)} cells have no counts in layer {layer!r} ({shown(empty)}); remove them."
-        )
+    no_empty_cell(adata, counts, f"layer {layer!r}")
     if composed:
         adata.layers[layer] = total
     for name in {layer, spliced_layer, unspliced_layer}:

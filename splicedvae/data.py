@@ -16,8 +16,8 @@ from anndata import AnnData
 from scipy import sparse
 from sklearn.model_selection import train_test_split
 
-from .checks import as_text, column, positions, shown
-from .counts import checked_layers, named_layers
+from .checks import as_text, check_cells, column, positions, shown
+from .counts import checked_layers, named_layers, tell_missing_form
 from .simulate import simulate
 
 __all__ = ["pancreas", "prepare", "simulate", "split"]
@@ -207,6 +207,7 @@ def split(
     """
     if len(sizes) != 3 or min(sizes) <= 0 or not np.isclose(sum(sizes), 1):
         raise ValueError(f"sizes={sizes} must be three positive shares that sum to 1.")
+    check_cells(adata)
     if stratify_by is not None and stratify_by not in adata.obs:
         raise KeyError(
             f"adata.obs has no column {stratify_by!r}; name the cell types' column with "
@@ -273,10 +274,9 @@ def prepare(
         passes, no cell is given to choose by, or a cell has no counts left.
     """
     names = spliced_layer, unspliced_layer
-    spliced, unspliced = (
-        sparse.csr_matrix(layer, dtype=np.float32)
-        for layer in checked_layers(adata, *names, teaches=True)
-    )
+    pair = checked_layers(adata, *names, teaches=True)
+    tell_missing_form(adata, pair, "Their total is what was counted of the other form.")
+    spliced, unspliced = (sparse.csr_matrix(layer, dtype=np.float32) for layer in pair)
     total = spliced + unspliced
     fit_on = positions("fit_on", fit_on, adata.n_obs)
     if len(fit_on) == 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from inspect import signature
@@ -33,17 +32,13 @@ from ._inherited import InheritedMixin
 from .checks import (
     as_text,
     check_cells,
-    check_covariates,
-    known_categories,
     same_genes,
     shown,
     unchanged_on_error,
 )
-from .counts import checked_layers, input_layer, missing_form
+from .counts import input_layer
 from .module import SPLICED, UNSPLICED, RatioLoss, SplicedVAEModule
 from .prediction import SplicingMixin
-
-logger = logging.getLogger("splicedvae")
 
 
 class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
@@ -188,7 +183,7 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             finite in a cell. The cells are then as they were.
         """
         with unchanged_on_error(adata):
-            _check_setup(adata, locals(), kwargs)
+            queries.check_setup(adata, locals(), **kwargs)
             layer = input_layer(adata, layer, spliced_layer, unspliced_layer, input)
             setup_method_args = cls._get_setup_method_args(**locals())
             fields = [
@@ -403,11 +398,11 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
                 )
             chosen = adata[:, pd.Index(as_text(adata.var_names)).get_indexer(as_text(genes))].copy()
             with unchanged_on_error(chosen):
-                _check_query(chosen, arguments, theirs)
+                queries.check_extension(chosen, arguments, theirs)
             adata._init_as_actual(chosen)
         same_genes(adata, pd.Index(genes), "the reference")
         with unchanged_on_error(adata):
-            _check_query(adata, arguments, theirs)
+            queries.check_extension(adata, arguments, theirs)
             return super().load_query_data(adata, reference_model, **kwargs)
 
     @classmethod
@@ -456,51 +451,3 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
         model.module.load_state_dict(scvi_model.module.state_dict(), strict=False)  # not the head
         model.module.eval()
         return model
-
-
-def _check_setup(adata: AnnData, arguments: dict, kwargs: dict) -> None:
-    """Covariates, and what a model can learn from: said before anything is written."""
-    registry = kwargs.get("source_registry")
-    check_covariates(adata, arguments, registry, kwargs.get("extend_categories", False))
-    names = arguments["spliced_layer"], arguments["unspliced_layer"]
-    forms = checked_layers(adata, *names)
-    empty = [not layer.sum() for layer in forms]
-    if any(empty) and not all(empty) and registry is None:  # a query may lack one, or both
-        checked_layers(adata, *names, teaches=True)
-    key = arguments["batch_key"]
-    batch = None if key is None else as_text(adata.obs[key])
-    lacks = missing_form(*forms, batch)
-    for form in ("spliced", "unspliced"):
-        if not (n := int((lacks == form).sum())):
-            continue
-        where = f" ({shown(adata.obs_names[lacks == form])})"
-        if batch is not None:
-            counted = pd.Series(batch[lacks == form]).value_counts()
-            sizes = pd.Series(batch).value_counts()
-            where = " in batch " + ", ".join(f"{b} ({k} of {sizes[b]})" for b, k in counted.items())
-        logger.warning(
-            "%d cells have no %s counts at all%s: that form was not counted there. They teach the "
-            "encoder, not the head, and their counts are no totals.",
-            n,
-            form,
-            where,
-        )
-
-
-def _check_query(adata: AnnData, arguments: dict, registry: dict) -> None:
-    """What `load_query_data` needs beyond :meth:`SplicedVAE.setup_anndata`."""
-    check_covariates(adata, arguments, registry, extend=True)
-    if not arguments.get("categorical_covariate_keys"):
-        return
-    known = known_categories(registry)
-    keys = {key: key for key in arguments["categorical_covariate_keys"]}
-    if arguments.get("batch_key") is not None:
-        keys["batch"] = arguments["batch_key"]
-    for what, key in keys.items():
-        if new := sorted(set(as_text(adata.obs[key])) - set(as_text(known[what]))):
-            # scvi-tools appends weights of a new category behind those of all covariates
-            raise ValueError(
-                f"obs[{key!r}] has new categories ({shown(new)}), which can't be learnt beside "
-                "categorical covariates. Set the reference up with a batch alone, or predict with "
-                "get_splicing_ratio, which averages over the known batches."
-            )

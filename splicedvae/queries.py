@@ -17,6 +17,7 @@ from .checks import (
     as_text,
     categories,
     check_cells,
+    check_covariates,
     known_categories,
     listed,
     numbers,
@@ -30,6 +31,8 @@ from .counts import (
     get_layer,
     input_layer,
     named_layers,
+    no_empty_cell,
+    tell_missing_form,
     total_counts,
 )
 from .genes import arrange, to_model
@@ -38,6 +41,7 @@ from .head import one_of
 logger = logging.getLogger("splicedvae")
 
 ANY_BATCH = "_splicedvae_any_batch"  # cells of no batch that the model knows
+NO_TOTAL = "What is read of such cells is no total, and their ratios are biased."
 SURE = 4  # standard errors by which a query must look like the other kind of count
 
 
@@ -102,18 +106,20 @@ def stand_in(adata: AnnData, registry: dict, any_batch: bool = False) -> AnnData
     arguments = setup_arguments(registry, "This")
     layer, *forms = (arguments[f"{name}layer"] for name in ("", "spliced_", "unspliced_"))
     held, layers = named_layers(adata), {}
-    for name in (layer, *forms):
-        if name in held:
-            layers[name] = checked_counts(f"layer {name!r}", held[name], adata.var_names)
-    if layer not in layers and arguments["input"] == "total" and all(f in layers for f in forms):
-        layers[layer] = layers[forms[0]] + layers[forms[1]]
+    if set(forms) <= set(held):
+        pair = checked_layers(adata, *forms)
+        layers = dict(zip(forms, pair, strict=True))
+        if arguments["input"] == "total":
+            tell_missing_form(
+                adata, pair, "What the model reads is no total, its ratios are biased."
+            )
+    for name in {layer, *forms} & set(held) - set(layers):
+        layers[name] = checked_counts(f"layer {name!r}", held[name], adata.var_names)
+    if layer not in layers and arguments["input"] == "total" and set(forms) <= set(layers):
+        layers[layer] = total_counts(adata, *forms)
     if layer not in layers:
         get_layer(adata, layer, "SplicedVAE.prepare_query_anndata makes cells ready for the model.")
-    empty = adata.obs_names[np.asarray(layers[layer].sum(axis=1)).ravel() == 0]
-    if len(empty):
-        raise ValueError(
-            f"{len(empty)} cells have no counts in layer {layer!r} ({shown(empty)}); remove them."
-        )
+    no_empty_cell(adata, layers[layer], f"layer {layer!r}")
     for name in forms:
         layers.setdefault(name, sparse.csr_array(adata.shape, dtype=np.float32))
     obs = adata.obs[[c for c in adata.obs if not str(c).startswith("_scvi")]].copy(deep=False)
@@ -194,7 +200,7 @@ def prepared(
     if layer is None and target in held:
         layer = target
     if layer is None and has_su and arguments["input"] == "total":
-        where, counts = "spliced + unspliced", total_counts(adata, *theirs)
+        where, counts = "spliced + unspliced", sum(checked_layers(adata, *theirs))
     elif layer is None and arguments["input"] == "spliced" and theirs[0] in held:
         where, counts = f"layer {theirs[0]!r}", held[theirs[0]]
     elif layer is None:
@@ -205,16 +211,11 @@ def prepared(
         where, counts = f"layer {layer!r}", held[layer]
     counts = checked_counts(where, counts, adata.var_names, _where_counts_are(adata, where))
     if has_su:
-        checked_layers(adata, *theirs)
+        tell_missing_form(adata, checked_layers(adata, *theirs), NO_TOTAL)
     source = to_model(adata, genes, np.asarray(counts.sum(axis=0)).ravel(), min_shared)
     known = np.zeros(adata.n_vars, dtype=bool)
     known[source[source >= 0]] = True
-    empty = adata.obs_names[np.asarray(counts[:, known].sum(axis=1)).ravel() == 0]
-    if len(empty):
-        raise ValueError(
-            f"{len(empty)} cells have no counts in the {known.sum()} genes they share with "
-            f"the model ({shown(empty)}); remove them."
-        )
+    no_empty_cell(adata, counts[:, known], f"the {known.sum()} genes they share with the model")
     _tell_kind(counts, where, input, arguments["input"], held, theirs, source, weights)
     if target in held and abs(checked_counts(f"layer {target!r}", held[target]) - counts).max():
         raise ValueError(
@@ -344,3 +345,83 @@ def compose(adata: AnnData, arguments: dict[str, Any]) -> None:
     """
     keys = "layer", "spliced_layer", "unspliced_layer", "input"
     input_layer(adata, *(arguments[key] for key in keys))
+
+
+def check_setup(
+    adata: AnnData,
+    arguments: dict[str, Any],
+    source_registry: dict | None = None,
+    extend_categories: bool = False,
+    **kwargs: Any,
+) -> None:
+    """Check covariates and both forms, and say which cells lack one, before anything is written.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes.
+    arguments
+        Of :meth:`splicedvae.SplicedVAE.setup_anndata`.
+    source_registry
+        Of a model that knows its genes and categories already; its query may lack a form.
+    extend_categories
+        Whether there may be further categories.
+    **kwargs
+        What else scvi-tools takes.
+
+    Raises
+    ------
+    KeyError
+        A layer or column is missing.
+    ValueError
+        Counts or covariates are not what a model reads, or one of both forms is empty.
+    """
+    check_covariates(adata, arguments, source_registry, extend_categories)
+    names = arguments["spliced_layer"], arguments["unspliced_layer"]
+    forms = checked_layers(adata, *names)
+    empty = [not layer.sum() for layer in forms]
+    if any(empty) and not all(empty) and source_registry is None:
+        checked_layers(adata, *names, teaches=True)
+    key = arguments["batch_key"]
+    tell_missing_form(
+        adata,
+        forms,
+        "Such cells teach the encoder, not the head, and their counts are no totals.",
+        None if key is None else as_text(adata.obs[key]),
+    )
+
+
+def check_extension(adata: AnnData, arguments: dict[str, Any], registry: dict) -> None:
+    """Check the covariates of cells from which a trained model is to learn further categories.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes.
+    arguments
+        Of :meth:`splicedvae.SplicedVAE.setup_anndata`.
+    registry
+        Of the model.
+
+    Raises
+    ------
+    KeyError
+        A column is missing.
+    ValueError
+        A value is missing, or there are new categories beside categorical covariates.
+    """
+    check_covariates(adata, arguments, registry, extend=True)
+    if not arguments.get("categorical_covariate_keys"):
+        return
+    known = known_categories(registry)
+    keys = {key: key for key in arguments["categorical_covariate_keys"]}
+    if arguments.get("batch_key") is not None:
+        keys["batch"] = arguments["batch_key"]
+    for what, key in keys.items():
+        if new := sorted(set(as_text(adata.obs[key])) - set(as_text(known[what]))):
+            # scvi-tools appends weights of a new category behind those of all covariates
+            raise ValueError(
+                f"obs[{key!r}] has new categories ({shown(new)}), which can't be learnt beside "
+                "categorical covariates. Set the reference up with a batch alone, or predict with "
+                "get_splicing_ratio, which averages over the known batches."
+            )

@@ -13,7 +13,7 @@ import pandas as pd
 import pooch
 from anndata import AnnData
 
-from ..checks import unique_genes
+from ..checks import check_cells, unique_genes
 from ..counts import checked_values, named_layers, total_counts
 from ..genes import ENSEMBL, ID_COLUMNS, arrange, locate
 from ..head import one_of
@@ -193,6 +193,7 @@ def overlap(
         As in :func:`ensembl_ids`. A marker that the cells do not have is a ``KeyError`` too, a gene
         that they have twice a ``ValueError``.
     """
+    check_cells(adata)
     unique_genes(adata)
     if strangers := [m for m in markers if m not in adata.var_names]:
         raise KeyError(f"The cells have no gene {', '.join(strangers)}.")

@@ -8,7 +8,7 @@ from anndata import AnnData
 from sklearn.decomposition import PCA
 
 from ..checks import check_cells
-from ..counts import checked_counts, checked_layers, get_layer, named_layers
+from ..counts import checked_counts, get_layer, named_layers, total_counts
 
 MIN_VARIANCE = 1e-6  # of a component: cells that are alike leave the others to rounding
 
@@ -19,8 +19,7 @@ def count_layer(
     """A layer of raw counts, checked; the total is composed where only its two forms are there."""
     check_cells(adata)
     if name == "total" and name not in (held := named_layers(adata)) and set(forms) <= set(held):
-        spliced, unspliced = checked_layers(adata, *forms)
-        return spliced + unspliced
+        return sp.csr_array(total_counts(adata, *forms), dtype=np.float64)
     advice = "splicedvae.data.prepare adds 'total' beside spliced and unspliced counts."
     return checked_counts(f"layer {name!r}", get_layer(adata, name, advice), adata.var_names)
 

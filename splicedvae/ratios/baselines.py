@@ -15,7 +15,7 @@ from scipy.special import expit, logit
 from sklearn.neighbors import NearestNeighbors
 
 from ..checks import categories, check_cells, same_genes
-from ..counts import checked_layers
+from ..counts import checked_layers, measured, no_empty_cell, tell_missing_form
 from ._entries import clipped, log_likelihood, pooled_ratio
 from ._features import LogPCA, count_layer, log_normalised
 from .ceilings import fit_concentration
@@ -64,8 +64,10 @@ class _Baseline:
         check_cells(val, "val")
         same_genes(val, train.var_names, "train")
         self._forms = spliced_layer, unspliced_layer
-        spliced, unspliced = checked_layers(train, *self._forms, teaches=True)
-        held_out = [layer.toarray() for layer in checked_layers(val, *self._forms)]
+        pair = checked_layers(train, *self._forms, teaches=True)
+        tell_missing_form(train, pair, "Their ratios teach the baseline nothing.")
+        spliced, unspliced = measured(pair)
+        held_out = [x.toarray() for x in measured(checked_layers(val, *self._forms))]
         self.var_names_ = train.var_names.copy()
         self.mean_ = pooled_ratio(spliced, unspliced)
         self.params_: dict = {}
@@ -103,7 +105,9 @@ class _Baseline:
         return clipped(self._ratio(query))
 
     def _total(self, adata: AnnData) -> sp.csr_array:
-        return count_layer(adata, "total", self._forms)
+        total = count_layer(adata, "total", self._forms)
+        no_empty_cell(adata, total, "layer 'total'")
+        return total
 
     def _shrunk(self, spliced: np.ndarray, total: np.ndarray, prior: float) -> np.ndarray:
         """Ratio of summed counts with ``prior`` further counts at the gene mean."""

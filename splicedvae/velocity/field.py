@@ -10,7 +10,15 @@ from anndata import AnnData
 from scipy import sparse
 
 from ..checks import check_anndata, check_cells, coordinates, same_genes, shown, unchanged_on_error
-from ..counts import checked_layers, checked_values, get_layer, named_layers, unnormalised
+from ..counts import (
+    checked_values,
+    get_layer,
+    named_layers,
+    no_empty_cell,
+    tell_missing_form,
+    total_counts,
+    unnormalised,
+)
 from .steady_state import MIN_GAMMA, MIN_R2, PERCENTILE, quiet_scvelo, slopes, smoothed
 
 logger = logging.getLogger("splicedvae")
@@ -65,19 +73,14 @@ def embed(
     check_cells(adata)
     held = named_layers(adata)
     if layer == "total" and layer not in held and {"spliced", "unspliced"} <= set(held):
-        spliced, unspliced = checked_layers(adata)
-        counts = sparse.csr_matrix(spliced + unspliced, dtype=np.float32)
+        counts = total_counts(adata)
     else:
         counts = _abundance(adata, layer)
     embeddings = ["X_pca", "X_umap"] if umap else ["X_pca"]
     _new_names("obsm", adata.obsm, embeddings, overwrite)
     _new_names("uns", adata.uns, ["neighbors"], overwrite)
     _new_names("obsp", adata.obsp, ["connectivities", "distances"], overwrite)
-    empty = adata.obs_names[np.asarray(counts.sum(axis=1)).ravel() == 0]
-    if len(empty):
-        raise ValueError(
-            f"{len(empty)} cells have no counts in layer {layer!r} ({shown(empty)}); remove them."
-        )
+    no_empty_cell(adata, counts, f"layer {layer!r}")
     if adata.n_obs < 3 or adata.n_vars < 3:
         raise ValueError(f"{adata.n_obs} cells of {adata.n_vars} genes are too few to embed.")
     cells = AnnData(counts, obs=adata.obs[[]], var=adata.var[[]])
@@ -261,6 +264,8 @@ def fit(
             f"Layers {spliced!r} and {unspliced!r} hold the same values: one is a copy of the "
             "other. Name the layers that were counted."
         )
+    tell_missing_form(adata, (s, u), "Their velocity says nothing.")
+    no_empty_cell(adata, s + u, f"layers {spliced!r} and {unspliced!r}")
     spread = None if concentration is None else _concentration(adata, concentration)
     if reference is not None:
         check_anndata(reference, "reference")
