@@ -11,6 +11,7 @@ from inspect import signature
 from typing import Any, NoReturn
 
 import numpy as np
+import rich.pretty  # noqa: F401  scvi-tools' view_… use it and do not import it
 from anndata import AnnData
 from scvi.model import SCVI
 
@@ -33,6 +34,7 @@ REFUSED = {
     "minify_adata": "the head reads each cell's counts, which minified cells no longer have",
     "prepare_query_mudata": "the model reads one modality; give prepare_query_anndata its part",
     "convert_legacy_save": "no SplicedVAE was ever saved in the format before scvi-tools 0.15",
+    "update_setup_method_args": "what a model was set up with is fixed; call setup_anndata again",
     "get_batch_representation": "batches are coded one by one, they have no embedding",
 }
 
@@ -143,6 +145,16 @@ class InheritedMixin:
             adata = self._validate_anndata(adata, any_batch=True)
         return super().get_latent_representation(adata, *args, **kwargs)
 
+    def get_latent_library_size(self, adata: AnnData | None = None, *args, **kwargs):
+        if self.module.use_observed_lib_size:  # the mean is what was observed
+            asked = signature(SCVI.get_latent_library_size).bind(self, adata, *args, **kwargs)
+            asked.arguments["give_mean"] = False
+            return super().get_latent_library_size(*asked.args[1:], **asked.kwargs)
+        return super().get_latent_library_size(adata, *args, **kwargs)
+
+    def view_registry(self, hide_state_registries: bool = False) -> None:
+        self.view_anndata_setup(hide_state_registries=hide_state_registries)
+
     # which positions, genes and batches are asked for
 
     def _make_data_loader(
@@ -233,6 +245,9 @@ class InheritedMixin:
     @classmethod
     def convert_legacy_save(cls, *args, **kwargs) -> NoReturn:
         _refuse("convert_legacy_save")
+
+    def update_setup_method_args(self, *args, **kwargs) -> NoReturn:
+        _refuse("update_setup_method_args")
 
     def get_batch_representation(self, *args, **kwargs) -> NoReturn:
         _refuse("get_batch_representation")

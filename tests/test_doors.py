@@ -243,11 +243,11 @@ def twice(matrix):
 
 def set_value(layer, value):
     def spoil(a, folder):
-        values = a.layers[layer].toarray()
+        values = dense(a.layers[layer]).copy()
         values[3, 5] = value
         a.layers[layer] = values
         if layer == "unspliced":
-            del a.layers["total"]
+            a.layers.pop("total", None)
         return a
 
     return spoil
@@ -312,7 +312,7 @@ def nan_graph(a):
 def drop(*layers):
     def action(a):
         for name in layers:
-            del a.layers[name]
+            a.layers.pop(name, None)
 
     return action
 
@@ -329,12 +329,12 @@ def logged_x(a):
 
 def copied(a):
     a.layers["unspliced"] = a.layers["spliced"].copy()
-    del a.layers["total"]
+    a.layers.pop("total", None)
 
 
 def empty_layer(a):
     a.layers["unspliced"] = sparse.csr_matrix(a.shape, dtype=np.float32)
-    del a.layers["total"]
+    a.layers.pop("total", None)
 
 
 def one_form(a):
@@ -346,9 +346,11 @@ def one_form(a):
 
 
 def empty_cell(a):
-    keep = sparse.diags_array((np.arange(N) != 4).astype(np.float32))
     for name in (*LAYERS, "total"):
-        a.layers[name] = sparse.csr_matrix(keep @ a.layers[name])
+        if name in a.layers:
+            values = dense(a.layers[name]).copy()
+            values[4] = 0
+            a.layers[name] = values
 
 
 def backed(a, folder):
@@ -584,9 +586,7 @@ WORKS = {
     "deregister_manager": call("deregister_manager"),
     "device": lambda m, a, f: str(m.device),
     "differential_abundance": with_cells("differential_abundance", "clusters"),
-    "differential_expression": with_cells(
-        "differential_expression", "clusters", n_samples=10, silent=True
-    ),
+    "differential_expression": with_cells("differential_expression", "batch", silent=True),
     "get_aggregated_posterior": with_cells("get_aggregated_posterior"),
     "get_anndata_manager": lambda m, a, f: m.get_anndata_manager(m.adata, required=True),
     "get_elbo": with_cells("get_elbo"),
@@ -625,7 +625,6 @@ WORKS = {
     "train": lambda m, a, f: m.train(split=(np.arange(40), np.arange(40, N)), **FAST),
     "train_indices": lambda m, a, f: m.train_indices,
     "transfer_fields": with_cells("transfer_fields"),
-    "update_setup_method_args": call("update_setup_method_args", {}),
     "validation_indices": lambda m, a, f: m.validation_indices,
     "view_anndata_setup": call("view_anndata_setup"),
     "view_registry": call("view_registry"),
@@ -647,7 +646,7 @@ def test_what_is_inherited_works(bench, name, tmp_path):
     model = sv.SplicedVAE.load(str(bench.folder / "model"), bench.cells.copy())
     other = bench.cells[::-1].copy()
     found = WORKS[name](model, other, tmp_path)
-    if isinstance(found, np.ndarray):
+    if isinstance(found, np.ndarray) and found.dtype.kind == "f":
         assert np.isfinite(found).all()
 
 
@@ -731,9 +730,10 @@ def test_a_query_keeps_what_it_has(bench):
     assert query.layers["kept"].dtype == np.int16 and query.var["highly_variable"].dtype == bool
     assert set(query.obsm) == set(cells.obsm) and query.raw.n_vars == G
     np.testing.assert_array_equal(query.layers["kept"][:, 1:], cells.layers["kept"][:, 1:])
-    with pytest.raises(ValueError, match="already holds neighbors"):
+    del query.obsm["X_pca"]
+    with pytest.raises(ValueError, match="uns already holds neighbors"):
         sv.velocity.embed(query, umap=False)
-    del query.uns["neighbors"], query.obsm["X_pca"]
+    del query.uns["neighbors"]
     with pytest.raises(ValueError, match="obsp already holds connectivities"):
         sv.velocity.embed(query, umap=False)
 
@@ -869,8 +869,6 @@ def inputs(draw):
 def test_any_input_gives_what_plain_cells_give_or_an_error_of_ours(bench, tmp_path, case):
     adata = bench.cells.copy()
     for fault in case["faults"]:
-        if fault in ("no total",) and "total" not in adata.layers:
-            continue
         adata = FAULTS[fault][0](adata, tmp_path)
     genes, cells = np.array(case["genes"][: case["n_genes"]]), np.array(case["cells"])
     adata = adata[cells][:, genes]
