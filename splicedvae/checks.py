@@ -71,7 +71,8 @@ def check_anndata(adata: AnnData, name: str = "adata") -> None:
         It is something else.
     """
     if not isinstance(adata, AnnData):
-        hint = " Give one of its parts, such as mdata['rna']." if hasattr(adata, "mod") else ""
+        multimodal = hasattr(adata, "mod") and hasattr(adata, "obs")
+        hint = " Give one of its parts, such as mdata['rna']." * multimodal
         raise TypeError(
             f"{name} is of the type {type(adata).__name__}; give an AnnData of cells × genes.{hint}"
         )
@@ -204,9 +205,10 @@ def positions(name: str, given: Any, n_obs: int) -> np.ndarray:
         return cells[:0]
     kind = pd.api.types.infer_dtype(given.ravel(), skipna=False)
     if given.ndim != 1 or kind not in ("integer", "boolean"):
+        first = given.ravel().tolist()[0]
         raise ValueError(
-            f"{name} holds {given.ravel()[0]!r}; give positions of cells, whole numbers, or a mask "
-            "of True and False. adata.obs_names.get_indexer(names) gives the positions of names."
+            f"{name} holds {first!r}; give positions of cells, whole numbers, or a mask of True "
+            "and False. adata.obs_names.get_indexer(names) gives the positions of names."
         )
     if kind == "boolean":
         if len(given) != n_obs:
@@ -393,11 +395,9 @@ def coordinates(adata: AnnData, key: str, advice: str = "") -> np.ndarray:
         raise KeyError(f"There is no obsm[{key!r}]{advice or f'; there are {sorted(adata.obsm)}.'}")
     held = adata.obsm[key]
     held = held.toarray() if hasattr(held, "toarray") else np.asarray(held)
-    try:
-        values = held.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        message = f"obsm[{key!r}] holds values of type {held.dtype}; give numbers."
-        raise ValueError(message) from error
+    if held.dtype.kind not in "iufb":
+        raise ValueError(f"obsm[{key!r}] holds values of type {held.dtype}; give numbers.")
+    values = held.astype(np.float64)
     bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     if bad.any():
         raise ValueError(
@@ -446,12 +446,12 @@ def check_covariates(
 def _check_categories(
     adata: AnnData, key: str, what: str, known: Sequence | None, extend: bool
 ) -> None:
-    found = categories(adata, key, what, None if extend else known, ASK_A_BATCH * (what == "batch"))
+    categories(adata, key, what, None if extend else known, ASK_A_BATCH * (what == "batch"))
     values = set(adata.obs[key])
-    if len(set(found)) < len(values):
+    if len({isinstance(value, str) for value in values}) > 1:
         raise ValueError(
-            f"obs[{key!r}] ({what}) has values that read alike but are of two types, such as 1 and "
-            f"'1'; convert it: adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
+            f"obs[{key!r}] ({what}) holds both text and numbers, such as 1 and '1'; convert it: "
+            f"adata.obs[{key!r}] = adata.obs[{key!r}].astype(str)."
         )
     if known is None:
         return

@@ -311,7 +311,7 @@ def prepare(
             *(min_shared_counts, passed - keep.sum()),
         )
 
-    result = adata[:, keep].to_memory() if adata.isbacked else adata[:, keep].copy()
+    result = (adata.to_memory() if adata.isbacked else adata)[:, keep].copy()
     for name, layer in zip((*names, "total"), (spliced, unspliced, total), strict=True):
         result.layers[name] = layer[:, keep]
     result.X = result.layers["total"].copy()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from inspect import signature
-from pickle import UnpicklingError
 from typing import Literal
 
 import numpy as np
@@ -24,8 +23,6 @@ from scvi.data.fields import (
 )
 from scvi.model import SCVI
 from scvi.model.base import BaseModelClass
-from scvi.model.base._archesmixin import _get_loaded_data
-from scvi.model.base._save_load import _load_saved_files
 
 from . import queries, start, training
 from ._inherited import InheritedMixin
@@ -311,20 +308,8 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             along, or genes, counts or categories are others.
         """
         dir_path, prefix = os.fspath(dir_path), kwargs.get("prefix")
-        if os.path.isfile(dir_path):
-            folder = os.path.dirname(dir_path) or "."
-            raise ValueError(f"{dir_path} is a file; give the folder of the model, {folder!r}.")
-        try:
-            attributes, genes, state, _ = _load_saved_files(
-                dir_path, load_adata=False, prefix=prefix, map_location="cpu"
-            )
-        except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-            raise ValueError(
-                f"The model in {dir_path} can't be read ({type(error).__name__}: {error}). It is "
-                "damaged or only half there."
-            ) from error
-        registry = attributes["registry_"]
-        queries.setup_arguments(registry, f"The model in {dir_path}")
+        attributes, genes, state = queries.read_model(dir_path, prefix)
+        queries.setup_arguments(attributes["registry_"], f"The model in {dir_path}")
         if "head.component_weight" in state:
             raise ValueError(
                 f"The model in {dir_path} was saved by an earlier version of splicedvae, before "
@@ -340,7 +325,7 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
         if adata is None or adata is False:  # saved along, or a model of a datamodule
             return super().load(dir_path, adata, **kwargs)
         check_cells(adata)
-        same_genes(adata, pd.Index(genes), f"the model in {dir_path}")
+        same_genes(adata, genes, f"the model in {dir_path}")
         with unchanged_on_error(adata):
             return super().load(dir_path, adata, **kwargs)
 
@@ -386,7 +371,7 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             reference_model = os.fspath(reference_model)
         if adata is None:
             return super().load_query_data(None, reference_model, registry, **kwargs)
-        attributes, genes, _, _ = _get_loaded_data(reference_model, device="cpu")
+        attributes, genes, _ = queries.read_model(reference_model)
         theirs = attributes["registry_"]
         arguments = queries.setup_arguments(theirs, "The reference")
         check_cells(adata)
@@ -400,7 +385,7 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             with unchanged_on_error(chosen):
                 queries.check_extension(chosen, arguments, theirs)
             adata._init_as_actual(chosen)
-        same_genes(adata, pd.Index(genes), "the reference")
+        same_genes(adata, genes, "the reference")
         with unchanged_on_error(adata):
             queries.check_extension(adata, arguments, theirs)
             return super().load_query_data(adata, reference_model, **kwargs)

@@ -13,7 +13,6 @@ from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS, settings
 from scvi.model.base import BaseModelClass
-from scvi.model.base._archesmixin import _get_loaded_data
 from tqdm.auto import tqdm
 
 from . import queries
@@ -323,9 +322,9 @@ class SplicingMixin:
             Counts are not counts, gene names repeat, too few genes are the model's, a cell shares
             no counted gene with it, a layer would be overwritten, or the model is of another class.
         """
-        attributes, genes, weights, _ = _get_loaded_data(reference_model, device="cpu")
+        attributes, genes, weights = queries.read_model(reference_model)
         if return_reference_var_names:
-            return pd.Index(genes)
+            return genes
         check_cells(adata)
         names = spliced_layer, unspliced_layer
         query = queries.prepared(

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS
+from scvi.model.base import BaseModelClass
+from scvi.model.base._archesmixin import _get_loaded_data
+from scvi.model.base._save_load import _load_saved_files
 
 from .checks import (
     ASK_A_BATCH,
@@ -43,6 +49,51 @@ logger = logging.getLogger("splicedvae")
 ANY_BATCH = "_splicedvae_any_batch"  # cells of no batch that the model knows
 NO_TOTAL = "What is read of such cells is no total, and their ratios are biased."
 SURE = 4  # standard errors by which a query must look like the other kind of count
+
+
+def read_model(
+    reference: Any, prefix: str | None = None
+) -> tuple[dict[str, Any], pd.Index, dict[str, torch.Tensor]]:
+    """What there is to know of a model, in memory or in a folder.
+
+    Parameters
+    ----------
+    reference
+        A model, or the folder of a saved one.
+    prefix
+        Of the names of its files.
+
+    Returns
+    -------
+    Its attributes, its genes and its weights.
+
+    Raises
+    ------
+    ValueError
+        There is no model, or it is damaged.
+    """
+    if isinstance(reference, BaseModelClass):
+        attributes, genes, weights, _ = _get_loaded_data(reference, device="cpu")
+        return attributes, pd.Index(genes), weights
+    if not isinstance(reference, str | os.PathLike):
+        kind = type(reference).__name__
+        raise ValueError(f"reference_model is of the type {kind}; give a model, or its folder.")
+    folder = os.fspath(reference)
+    if os.path.isfile(folder):
+        parent = os.path.dirname(folder) or "."
+        raise ValueError(f"{folder} is a file; give the folder of the model, {parent!r}.")
+    if not os.path.exists(os.path.join(folder, f"{prefix or ''}model.pt")):
+        raise ValueError(f"There is no model in {folder}: it has no {prefix or ''}model.pt.")
+    try:
+        attributes, genes, weights, _ = _load_saved_files(
+            folder, load_adata=False, prefix=prefix, map_location="cpu"
+        )
+    except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+        raise ValueError(
+            f"The model in {folder} can't be read ({type(error).__name__}: {error}). It is "
+            "damaged or only half there."
+        ) from error
+    return attributes, pd.Index(genes), weights
 
 
 def setup_arguments(registry: dict, where: str) -> dict[str, Any]:

@@ -132,9 +132,11 @@ def check_graph(adata: AnnData, basis: str = "umap") -> None:
                 f"obsp[{name!r}] holds values that are missing or infinite, in {len(bad)} cells "
                 f"({shown(bad)}). {again}"
             )
-    wanted = adata.uns["neighbors"].get("params", {}).get("n_neighbors")
-    if wanted is None:
-        raise ValueError(f"uns['neighbors']['params'] does not say n_neighbors. {again}")
+    try:
+        wanted = adata.uns["neighbors"]["params"]["n_neighbors"]
+    except (KeyError, TypeError, IndexError):  # a graph of another tool
+        message = f"uns['neighbors']['params'] does not say n_neighbors. {again}"
+        raise ValueError(message) from None
     wanted = int(wanted) - 1
     found = sparse.csr_matrix(adata.obsp["distances"]).getnnz() / adata.n_obs
     if found < 0.95 * wanted:  # a cell may lose a neighbour at distance 0, not many
@@ -344,7 +346,9 @@ def project(
     if not np.isfinite(where.data).all():
         gene = adata.var_names[where.indices[np.argmin(np.isfinite(where.data))]]
         raise ValueError(f"Layer {xkey!r} is missing or infinite in gene {gene}; compute it again.")
-    velocity = np.asarray(velocity)
+    velocity = velocity.toarray() if sparse.issparse(velocity) else np.asarray(velocity)
+    if velocity.dtype.kind not in "iuf":
+        raise ValueError(f"velocity holds values of type {velocity.dtype}; give numbers.")
     fitted = finite_genes(velocity, adata)
     if genes is not None and np.shape(genes) != (adata.n_vars,):
         raise ValueError(
@@ -360,9 +364,12 @@ def project(
         adata.layers[vkey] = velocity.astype(np.float32)
         adata.var[f"{vkey}_genes"] = genes
         adata.uns[f"{vkey}_params"] = {"mode": "stochastic"}  # the graph reads it: square roots
+        held = adata.obsm[f"X_{basis}"]
+        adata.obsm[f"X_{basis}"] = coordinates(adata, f"X_{basis}")  # scVelo reads no table
         with quiet_scvelo() as scv:
             scv.tl.velocity_graph(adata, vkey=vkey, xkey=xkey, n_jobs=1, show_progress_bar=False)
             scv.tl.velocity_embedding(adata, basis=basis, vkey=vkey)
+        adata.obsm[f"X_{basis}"] = held
         arrows = f"{vkey}_{basis}"  # NaN where a cell has no way to go
         adata.obsm[arrows] = np.nan_to_num(adata.obsm[arrows])
 
