@@ -365,7 +365,7 @@ def project(
         adata.var[f"{vkey}_genes"] = genes
         adata.uns[f"{vkey}_params"] = {"mode": "stochastic"}  # the graph reads it: square roots
         held = adata.obsm[f"X_{basis}"]
-        adata.obsm[f"X_{basis}"] = coordinates(adata, f"X_{basis}")  # scVelo reads no table
+        adata.obsm[f"X_{basis}"] = np.asarray(held)  # scVelo reads no table
         with quiet_scvelo() as scv:
             scv.tl.velocity_graph(adata, vkey=vkey, xkey=xkey, n_jobs=1, show_progress_bar=False)
             scv.tl.velocity_embedding(adata, basis=basis, vkey=vkey)
