@@ -10,26 +10,8 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
-from .checks import check_cells, same_genes, shown, unique_genes
-
-__all__ = [
-    "checked_counts",
-    "checked_layers",
-    "checked_values",
-    "get_layer",
-    "in_memory",
-    "input_layer",
-    "measured",
-    "missing_form",
-    "named_layers",
-    "no_empty_cell",
-    "same_genes",
-    "split_counts",
-    "tell_missing_form",
-    "total_counts",
-    "unique_genes",
-    "unnormalised",
-]
+from .checks import check_cells, shown, unique_genes
+from .checks import same_genes as same_genes  # its name here is older
 
 logger = logging.getLogger("splicedvae")
 
@@ -242,8 +224,8 @@ def checked_layers(
     for name, own in zip(names, sums, strict=True):
         if teaches and not own.any():
             raise ValueError(
-                f"Layer {name!r} is empty: it holds no count at all, so there are no ratios to "
-                "learn. Quantify both forms, or name another layer."
+                f"Layer {name!r} is empty: it holds no count at all, so there is nothing to "
+                "learn ratios from. Quantify both forms, or name another layer."
             )
     return pair
 
