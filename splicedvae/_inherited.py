@@ -35,6 +35,7 @@ REFUSED = {
     "prepare_query_mudata": "the model reads one modality; give prepare_query_anndata its part",
     "convert_legacy_save": "no SplicedVAE was ever saved in the format before scvi-tools 0.15",
     "update_setup_method_args": "what a model was set up with is fixed; call setup_anndata again",
+    "setup_annbatch": "streams of cells come through splicedvae.atlas.AtlasDataModule",
     "get_batch_representation": "batches are coded one by one, they have no embedding",
 }
 
@@ -245,6 +246,10 @@ class InheritedMixin:
     @classmethod
     def convert_legacy_save(cls, *args, **kwargs) -> NoReturn:
         _refuse("convert_legacy_save")
+
+    @classmethod
+    def setup_annbatch(cls, *args, **kwargs) -> NoReturn:  # of scvi-tools 1.5
+        _refuse("setup_annbatch")
 
     def update_setup_method_args(self, *args, **kwargs) -> NoReturn:
         _refuse("update_setup_method_args")
