@@ -231,9 +231,17 @@ def checked_layers(
 
 
 def missing_form(
-    spliced: Counts, unspliced: Counts, groups: np.ndarray | None = None
+    spliced: Counts,
+    unspliced: Counts,
+    groups: np.ndarray | None = None,
+    ratio: np.ndarray | None = None,
 ) -> np.ndarray:
     """Which form of mRNA a cell lacks because nobody counted it.
+
+    A cell without a molecule of one form lacks it if 10 or more are expected, of each gene one at
+    most: in a cell where a gene is just being switched on or off, all of its mRNA is of one form.
+    If many more cells are without it than chance explains, fewer will do, down to where chance is
+    as likely.
 
     Parameters
     ----------
@@ -241,29 +249,38 @@ def missing_form(
         Counts (cells, genes).
     groups
         Batch of each cell (cells,): a batch may say what a shallow cell can't.
+    ratio
+        Splicing ratios (cells, genes) by which they are expected; None takes those of each gene in
+        the cells that have both forms, or one half if no cell has.
 
     Returns
     -------
     Array (cells,): ``"spliced"``, ``"unspliced"``, or an empty string, also for a cell that has
     counts in neither layer.
     """
-    s, u = (_row_sums(layer) for layer in (spliced, unspliced))
+    spliced, unspliced = (sparse.csr_array(layer) for layer in (spliced, unspliced))
+    s, u = _row_sums(spliced), _row_sums(unspliced)
     both = (s > 0) & (u > 0)
-    # without a cell that has both, the share is not known, and a layer without counts was not made
-    share = u[both].sum() / (s + u)[both].sum() if both.any() else 0.5
+    if ratio is None:
+        per_gene = [np.asarray(x[both].sum(axis=0)).ravel() for x in (spliced, unspliced)]
+        overall = s[both].sum() / (s + u)[both].sum() if both.any() else 0.5
+        ratio = (per_gene[0] + overall) / (sum(per_gene) + 1)  # (genes,)
     lacks = np.full(len(s), "", dtype=object)
-    for form, own, other, expected in (
-        ("unspliced", u, s, share),
-        ("spliced", s, u, 1 - share),
-    ):
-        alone = (own == 0) & (other > 0)
-        deep = other * expected >= EXPECTED
+    for form, own, other, share in (("unspliced", u, s, 1 - ratio), ("spliced", s, u, ratio)):
+        entries = sparse.csr_array((spliced + unspliced).multiply(share))
+        entries.data = np.minimum(entries.data, 1)  # a gene may be all of one form
+        expected = _row_sums(entries)
+        without = (own == 0) & (other > 0)
+        enough = EXPECTED
+        if without.sum() >= 10 + 10 * np.exp(-expected).sum():
+            enough = min(EXPECTED, -np.log(without.mean()))
+        deep = expected >= enough
         if groups is not None:
             for group in np.unique(groups):
                 inside = groups == group
-                if not own[inside].any() and other[inside].sum() * expected >= EXPECTED:
+                if not own[inside].any() and expected[inside].sum() >= EXPECTED:
                     deep = deep | inside
-        lacks[alone & deep] = form
+        lacks[without & deep] = form
     return lacks
 
 

@@ -346,7 +346,7 @@ def _keep_the_form_that_was_counted(
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """Split counts, but for cells in which one form was not counted: they are no totals."""
     total, *forms = observed
-    lacks = missing_form(*forms, batch)
+    lacks = missing_form(*forms, batch, ratio)
     for form, other in zip(("unspliced", "spliced"), forms, strict=True):
         same = np.asarray(abs(total - other).sum(axis=1)).ravel() == 0
         rows = np.flatnonzero((lacks == form) & same)

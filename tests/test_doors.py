@@ -29,6 +29,7 @@ from scvi.model import SCVI
 import splicedvae as sv
 from splicedvae import census
 from splicedvae._inherited import REFUSED
+from splicedvae.counts import missing_form
 
 N, G = 60, 24
 SETUP = {"batch_key": "batch", "continuous_covariate_keys": ["age"]}
@@ -773,6 +774,18 @@ def test_a_sample_without_unspliced_counts_keeps_its_spliced_ones(caplog):
     both = cells.layers["total"][:200]
     parts = [cells.layers[f"{k}_splicedvae"][:200] for k in LAYERS]
     np.testing.assert_allclose(dense(sum(parts)), dense(both), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("n_vars", "seed"), [(60, 1), (100, 1), (200, 2)])
+def test_a_form_that_was_not_counted_is_told_from_chance(n_vars, seed):
+    cells = sv.data.simulate(400, n_vars, seed=seed)
+    s, u = (cells.layers[k].toarray() for k in LAYERS)
+    assert not (missing_form(s, u) != "").any()
+    few = np.argsort(-u.sum(0))[:5]  # a gene may be all of one form in a cell
+    assert (missing_form(s[:, few], u[:, few]) == "unspliced").mean() < 0.01
+    u[250:] = 0
+    assert list(np.flatnonzero(missing_form(s, u) == "unspliced")) == list(range(250, 400))
+    assert not (missing_form(s, u) == "spliced").any()
 
 
 def test_a_lone_cell_in_the_last_minibatch_sits_out(bench):
