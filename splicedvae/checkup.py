@@ -151,12 +151,16 @@ def _covariates(adata: AnnData, batch_key: str | None) -> Rows:
 
 def _graph(adata: AnnData) -> Rows:
     do = "sv.velocity.embed(adata, overwrite=True) makes graph and embedding anew."
+    broken = set()
     for name, values in adata.obsm.items():
         if isinstance(values, np.ndarray) and values.dtype.kind == "f":
             bad = ~np.isfinite(values).all(axis=1)
             if bad.any():
+                broken.add(name)
                 what = "The embedding holds values that are missing or infinite."
                 yield "stop", what, f"obsm[{name!r}]", int(bad.sum()), do
+    if "X_umap" in broken:
+        return
     try:
         check_graph(adata)
     except KeyError as error:

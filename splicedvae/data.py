@@ -18,7 +18,8 @@ from anndata import AnnData
 from scipy import sparse
 from sklearn.model_selection import train_test_split
 
-from .counts import named_layers, total_counts
+from .checks import as_text, check_cells, column, positions, shown
+from .counts import checked_layers, named_layers, tell_missing_form
 from .simulate import simulate
 
 __all__ = ["check", "pancreas", "prepare", "read", "simulate", "split"]  # noqa: F822, see below
@@ -242,12 +243,14 @@ def split(
     Raises
     ------
     ValueError
-        The shares are not positive or don't sum to 1, or a part would be empty.
+        The shares are not positive or don't sum to 1, a part would be empty, or a cell has no
+        value of `stratify_by`.
     KeyError
         `stratify_by` is another column that is not in ``obs``.
     """
     if len(sizes) != 3 or min(sizes) <= 0 or not np.isclose(sum(sizes), 1):
         raise ValueError(f"sizes={sizes} must be three positive shares that sum to 1.")
+    check_cells(adata)
     if stratify_by == "clusters" and stratify_by not in adata.obs:
         logger.info("There is no obs['clusters'] to divide alike: the cells are split at random.")
         stratify_by = None
@@ -257,7 +260,9 @@ def split(
             "stratify_by=, or pass None."
         )
     cells = np.arange(adata.n_obs)
-    labels = None if stratify_by is None else adata.obs[stratify_by].to_numpy()
+    labels = None
+    if stratify_by is not None:
+        labels = as_text(column(adata, stratify_by, "value to stratify by"))
     try:
         _, n_val, n_test = (round(size * adata.n_obs) for size in sizes)
         rest, test = train_test_split(cells, test_size=n_test, stratify=labels, random_state=seed)
@@ -280,6 +285,8 @@ def prepare(
     min_shared_counts: int = 20,
     n_top_genes: int | None = None,
     fit_on: Sequence[int] | np.ndarray | None = None,
+    spliced_layer: str = "spliced",
+    unspliced_layer: str = "unspliced",
 ) -> AnnData:
     """Choose genes and compose the total; a new object, the given one stays as it is.
 
@@ -289,59 +296,75 @@ def prepare(
     Parameters
     ----------
     adata
-        Cells × genes, with layers ``spliced`` and ``unspliced``.
+        Cells × genes, with layers of spliced and unspliced counts, of any dtype and layout.
     min_shared_counts
         The filter's threshold; a gene without any shared count never stays.
     n_top_genes
         Keep only this many highly variable genes of those.
     fit_on
-        Positions of the cells that choose the genes, the training cells; None for all.
+        Positions of the cells that choose the genes, or a mask: the training cells; None for all.
+    spliced_layer, unspliced_layer
+        Names of the layers; they keep them.
 
     Returns
     -------
     A copy with the chosen genes, its three count layers CSR float32, ``layers["total"]`` and X
-    the total, spliced + unspliced.
+    the total, spliced + unspliced; in memory, also if the given one is on disk.
 
     Raises
     ------
     KeyError
         A layer is missing.
     ValueError
-        Counts are not counts, gene names repeat, no gene passes, no cell is given to choose
-        by, or a cell has no counts left.
+        Counts are not counts, one layer is empty or a copy of the other, gene names repeat, no gene
+        passes, no cell is given to choose by, or a cell has no counts left.
     """
-    total = total_counts(adata)
-    fit_on = np.arange(adata.n_obs) if fit_on is None else np.asarray(fit_on)
+    names = spliced_layer, unspliced_layer
+    pair = checked_layers(adata, *names, teaches=True)
+    tell_missing_form(adata, pair, "Their total is what was counted of the other form.")
+    spliced, unspliced = (sparse.csr_matrix(layer, dtype=np.float32) for layer in pair)
+    total = spliced + unspliced
+    fit_on = positions("fit_on", fit_on, adata.n_obs)
     if len(fit_on) == 0:
         raise ValueError("fit_on is empty; genes can't be chosen on no cells.")
-    spliced = sparse.csr_matrix(adata.layers["spliced"], dtype=np.float32)
-    both = spliced[fit_on].multiply(adata.layers["unspliced"][fit_on] > 0).astype(bool)
+    both = spliced[fit_on].multiply(unspliced[fit_on] > 0).astype(bool)
     shared = np.asarray(total[fit_on].multiply(both).sum(axis=0)).ravel()  # (genes,)
     keep = shared >= max(min_shared_counts, 1)
     if not keep.any():
+        if not shared.any():
+            raise ValueError(
+                f"In the {len(fit_on)} cells that choose, no gene is counted in layer "
+                f"{spliced_layer!r} and in layer {unspliced_layer!r} of one cell. Are these the "
+                "counts of the same cells, and do both name genes alike?"
+            )
         raise ValueError(
             f"No gene has {min_shared_counts} shared counts in the {len(fit_on)} cells that "
-            "choose; lower min_shared_counts."
+            f"choose; lower min_shared_counts, to {int(shared.max())} or less."
         )
+    passed = int(keep.sum())
     if n_top_genes is not None and n_top_genes < keep.sum():
         trial = AnnData(total[fit_on][:, keep].copy())
         sc.pp.normalize_total(trial)
         sc.pp.log1p(trial)
         sc.pp.highly_variable_genes(trial, n_top_genes=n_top_genes)
         keep[keep] = trial.var["highly_variable"].to_numpy()
-    empty = int((np.asarray(total.sum(axis=0)).ravel() == 0).sum())
-    if empty:
-        logger.info("Dropped %d genes without any counts, of %d.", empty, adata.n_vars)
+    if not keep.all():
+        empty = int((np.asarray(total.sum(axis=0)).ravel() == 0).sum())
+        logger.info(
+            "Dropped %d genes of %d: %d without any counts, %d with fewer than %d shared ones, %d "
+            "that vary less.",
+            *(adata.n_vars - keep.sum(), adata.n_vars, empty, adata.n_vars - empty - passed),
+            *(min_shared_counts, passed - keep.sum()),
+        )
 
-    result = adata[:, keep].copy()
-    for layer in ("spliced", "unspliced"):
-        result.layers[layer] = sparse.csr_matrix(result.layers[layer], dtype=np.float32)
-    result.layers["total"] = total[:, keep]
+    result = (adata.to_memory() if adata.isbacked else adata)[:, keep].copy()
+    for name, layer in zip((*names, "total"), (spliced, unspliced, total), strict=True):
+        result.layers[name] = layer[:, keep]
     result.X = result.layers["total"].copy()
     no_counts = result.obs_names[np.asarray(result.X.sum(axis=1)).ravel() == 0]
     if len(no_counts):
         raise ValueError(
             f"{len(no_counts)} cells have no counts in the {keep.sum()} chosen genes "
-            f"({', '.join(no_counts[:5])}…); remove them first, or keep more genes."
+            f"({shown(no_counts)}); remove them first, or keep more genes."
         )
     return result

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from inspect import signature
-from pickle import UnpicklingError
 from typing import Literal
 
 import numpy as np
@@ -22,16 +22,24 @@ from scvi.data.fields import (
     NumericalObsField,
 )
 from scvi.model import SCVI
-from scvi.model.base._save_load import _load_saved_files
+from scvi.model.base import BaseModelClass
 
-from . import start, training
-from .counts import input_layer, same_genes
+from . import queries, start, training
+from ._inherited import InheritedMixin
+from .checks import (
+    as_text,
+    check_cells,
+    same_genes,
+    shown,
+    unchanged_on_error,
+)
+from .counts import input_layer
 from .minibatches import InMemorySplitter
 from .module import SPLICED, UNSPLICED, RatioLoss, SplicedVAEModule
 from .prediction import SplicingMixin
 
 
-class SplicedVAE(SplicingMixin, SCVI):
+class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
     r"""scVI with a head that predicts each gene's splicing ratio from its counts alone.
 
     .. math:: z \sim \mathcal N(0, I), \quad x_g \sim \mathrm{NB}\big(\ell \rho_g(z), \theta_g\big),
@@ -91,6 +99,8 @@ class SplicedVAE(SplicingMixin, SCVI):
         head_latent: Literal["mean", "sample"] = "sample",
         detach_head: bool = False,
     ):
+        if adata is None and registry is None:
+            raise ValueError("Give adata that setup_anndata has seen, or a datamodule's registry.")
         # every argument is spelled out: one hidden in **kwargs would be lost when `load` rebuilds
         super().__init__(
             adata,
@@ -138,6 +148,10 @@ class SplicedVAE(SplicingMixin, SCVI):
     ) -> None:
         """Say where the raw counts and the covariates are.
 
+        Layers may be of any dtype and layout; those that scvi-tools can't read are replaced by
+        sparse ones of the same counts. Cells in which one form was not counted, as in a sample
+        without unspliced counts, are named in the log: they teach the encoder, not the head.
+
         Parameters
         ----------
         adata
@@ -161,26 +175,29 @@ class SplicedVAE(SplicingMixin, SCVI):
         Raises
         ------
         KeyError
-            A layer is missing.
+            A layer or column is missing.
         ValueError
-            Counts are not counts, gene names repeat, a cell is empty, or `layer` contradicts
-            `input`.
+            Counts are not counts, gene names repeat, a cell is empty, `layer` contradicts
+            `input`, one layer is a copy of the other or empty, or a covariate is missing or not
+            finite in a cell. The cells are then as they were.
         """
-        layer = input_layer(adata, layer, spliced_layer, unspliced_layer, input)
-        setup_method_args = cls._get_setup_method_args(**locals())
-        fields = [
-            LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
-            LayerField(SPLICED, spliced_layer, is_count_data=True),
-            LayerField(UNSPLICED, unspliced_layer, is_count_data=True),
-            CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
-            CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
-            NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
-            CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
-            NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
-        ]
-        manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
-        manager.register_fields(adata, **kwargs)
-        cls.register_manager(manager)
+        with unchanged_on_error(adata):
+            queries.check_setup(adata, locals(), **kwargs)
+            layer = input_layer(adata, layer, spliced_layer, unspliced_layer, input)
+            setup_method_args = cls._get_setup_method_args(**locals())
+            fields = [
+                LayerField(REGISTRY_KEYS.X_KEY, layer, is_count_data=True),
+                LayerField(SPLICED, spliced_layer, is_count_data=True),
+                LayerField(UNSPLICED, unspliced_layer, is_count_data=True),
+                CategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key),
+                CategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key),
+                NumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, size_factor_key, required=False),
+                CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
+                NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
+            ]
+            manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
+            manager.register_fields(adata, **kwargs)
+            cls.register_manager(manager)
 
     def train(
         self,
@@ -240,6 +257,13 @@ class SplicedVAE(SplicingMixin, SCVI):
                 raise ValueError("Pass split=(train, val) instead of external_indexing.")
             parts = list(training.checked_split(split, self.adata.n_obs))
             datasplitter_kwargs = {**(datasplitter_kwargs or {}), "external_indexing": parts}
+            if min(batch_size, len(parts[0])) < 2:
+                raise ValueError(
+                    f"Minibatches of one cell can't be normalised: there are {len(parts[0])} "
+                    f"training cells and batch_size={batch_size}; both must be 2 or more."
+                )
+            if len(parts[0]) % batch_size == 1:  # another cell sits out in each epoch
+                datasplitter_kwargs.setdefault("drop_last", True)
         if datamodule is None:
             counts = start.counts(self, parts[0])
         else:
@@ -270,7 +294,7 @@ class SplicedVAE(SplicingMixin, SCVI):
             The folder.
         adata
             Cells with the model's genes in the model's order, see :meth:`prepare_query_anndata`;
-            None if they were saved along.
+            None if they were saved along. A layer of totals that is missing is composed.
         **kwargs
             As in :meth:`scvi.model.SCVI.load`.
 
@@ -281,25 +305,91 @@ class SplicedVAE(SplicingMixin, SCVI):
         Raises
         ------
         ValueError
-            There is no model, it is damaged or of another class, or its genes are others.
+            There is no model, it is damaged or of another class, no cells were given or saved
+            along, or genes, counts or categories are others.
         """
-        try:
-            _, genes, state, _ = _load_saved_files(
-                dir_path, load_adata=False, prefix=kwargs.get("prefix"), map_location="cpu"
-            )
-        except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
-            raise ValueError(
-                f"The model in {dir_path} can't be read ({type(error).__name__}: {error}). It is "
-                "damaged or only half there."
-            ) from error
+        dir_path, prefix = os.fspath(dir_path), kwargs.get("prefix")
+        attributes, genes, state = queries.read_model(dir_path, prefix)
+        queries.setup_arguments(attributes["registry_"], f"The model in {dir_path}")
         if "head.component_weight" in state:
             raise ValueError(
                 f"The model in {dir_path} was saved by an earlier version of splicedvae, before "
                 "the head had a learned prior. Train it again, or install that version."
             )
-        if isinstance(adata, AnnData):  # scvi-tools also takes False: a model of a datamodule
-            same_genes(adata, pd.Index(genes), f"the model in {dir_path}")
-        return super().load(dir_path, adata, **kwargs)
+        if adata is None and not os.path.exists(
+            os.path.join(dir_path, f"{prefix or ''}adata.h5ad")
+        ):
+            raise ValueError(
+                f"No cells were saved along with the model in {dir_path}; give adata=, its cells "
+                "or others with its genes."
+            )
+        if adata is None or adata is False:  # saved along, or a model of a datamodule
+            return super().load(dir_path, adata, **kwargs)
+        check_cells(adata)
+        same_genes(adata, genes, f"the model in {dir_path}")
+        with unchanged_on_error(adata):
+            return super().load(dir_path, adata, **kwargs)
+
+    @classmethod
+    def load_query_data(
+        cls,
+        adata: AnnData | None = None,
+        reference_model: str | BaseModelClass | None = None,
+        registry: dict | None = None,
+        inplace_subset_query_vars: bool = False,
+        **kwargs,
+    ) -> SplicedVAE:
+        """Go on from a trained model with other cells (scArches): new batches, the same genes.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes in its order, see :meth:`prepare_query_anndata`.
+        reference_model
+            A model, or the folder of a saved one.
+        registry
+            In place of `adata`, of a datamodule.
+        inplace_subset_query_vars
+            Drop what other genes `adata` has, and put the model's in order.
+        **kwargs
+            As in :meth:`scvi.model.SCVI.load_query_data`, such as ``unfrozen=True``.
+
+        Returns
+        -------
+        An untrained model of these cells.
+
+        Raises
+        ------
+        KeyError
+            A layer or covariate is missing.
+        ValueError
+            The genes are not the model's, counts are not counts, the model is of another class, or
+            it has further categorical covariates and the cells new categories.
+        """
+        if reference_model is None or (adata is None and registry is None):
+            raise ValueError("Give a reference_model, and adata or the registry of a datamodule.")
+        if not isinstance(reference_model, BaseModelClass):
+            reference_model = os.fspath(reference_model)
+        if adata is None:
+            return super().load_query_data(None, reference_model, registry, **kwargs)
+        attributes, genes, _ = queries.read_model(reference_model)
+        theirs = attributes["registry_"]
+        arguments = queries.setup_arguments(theirs, "The reference")
+        check_cells(adata)
+        if inplace_subset_query_vars:
+            if absent := sorted(set(as_text(genes)) - set(as_text(adata.var_names))):
+                raise ValueError(
+                    f"The cells lack {len(absent)} of the model's genes ({shown(absent)}); "
+                    "SplicedVAE.prepare_query_anndata fills them with zeros."
+                )
+            chosen = adata[:, pd.Index(as_text(adata.var_names)).get_indexer(as_text(genes))].copy()
+            with unchanged_on_error(chosen):
+                queries.check_extension(chosen, arguments, theirs)
+            adata._init_as_actual(chosen)
+        same_genes(adata, genes, "the reference")
+        with unchanged_on_error(adata):
+            queries.check_extension(adata, arguments, theirs)
+            return super().load_query_data(adata, reference_model, **kwargs)
 
     @classmethod
     def from_scvi_model(cls, scvi_model: SCVI, adata: AnnData, **kwargs) -> SplicedVAE:
@@ -328,7 +418,9 @@ class SplicedVAE(SplicingMixin, SCVI):
         """
         if not isinstance(scvi_model, SCVI) or isinstance(scvi_model, SplicedVAE):
             raise ValueError(f"{type(scvi_model).__name__} is not a plain scvi.model.SCVI.")
-        scvi_model._check_if_trained(warn=False)
+        if not scvi_model.is_trained:
+            raise RuntimeError("The scVI model is not trained; train it first.")
+        check_cells(adata)
         same_genes(adata, pd.Index(scvi_model.get_var_names()), "the scVI model")
         manager = cls._get_most_recent_anndata_manager(adata, required=True)
         theirs, ours = (training.categories(of.registry) for of in (scvi_model, manager))

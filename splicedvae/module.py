@@ -209,7 +209,11 @@ class SplicedVAEModule(VAE):
             loss=elbo.loss + self.ratio_weight * objective,
             reconstruction_loss=elbo.reconstruction_loss,
             kl_local=elbo.kl_local,
-            extra_metrics={"ratio": self._ratio_sums(logit.detach(), spliced, n, counted, entries)},
+            extra_metrics=(
+                {"ratio": self._ratio_sums(logit.detach(), spliced, n, counted, entries)}
+                if logit.ndim == 2  # scvi-tools may ask for the loss of several samples
+                else {}
+            ),
         )
 
     @torch.no_grad()

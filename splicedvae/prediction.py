@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -12,21 +12,16 @@ import torch
 from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS, settings
-from scvi.model._utils import _get_batch_code_from_category
 from scvi.model.base import BaseModelClass
-from scvi.model.base._archesmixin import _get_loaded_data, _pad_and_sort_query_anndata
 from tqdm.auto import tqdm
 
-from .counts import (
-    INPUTS,
-    checked_counts,
-    get_layer,
-    same_genes,
-    split_counts,
-    total_counts,
-    unique_genes,
-)
+from . import queries
+from .checks import check_cells, listed, positions, shown, unchanged_on_error
+from .counts import checked_values, missing_form, split_counts
 from .head import one_of
+from .module import SPLICED, UNSPLICED
+
+logger = logging.getLogger("splicedvae")
 
 CELLS_AT_ONCE = 2048  # bounds the memory of `impute_layers`
 
@@ -44,12 +39,6 @@ class SplicingMixin:
         """The genes the model knows, in its order."""
         fields = self.registry_["field_registries"]
         return pd.Index(fields[REGISTRY_KEYS.X_KEY]["state_registry"]["column_names"])
-
-    def _validate_anndata(self, adata: AnnData | None = None, *args, **kwargs) -> AnnData:
-        # scvi-tools only counts the genes of new cells
-        if adata is not None:
-            same_genes(adata, self.genes, "the model")
-        return super()._validate_anndata(adata, *args, **kwargs)
 
     @torch.inference_mode()
     def get_splicing_ratio(
@@ -75,11 +64,14 @@ class SplicingMixin:
         Parameters
         ----------
         adata
-            Cells to predict, with the model's genes; None for those it was made with.
+            Cells to predict, with the model's genes; None for those it was made with. A layer of
+            totals that is missing is composed; the cells themselves stay as they are.
         indices
-            Positions of cells; None for all.
+            Positions of cells, or a mask; None for all.
         transform_batch
-            Predict as if the cells came from this batch, or averaged over these.
+            Predict as if the cells came from this batch, or averaged over these. None takes each
+            cell's own batch; cells of no batch, or of one that the model does not know, are
+            predicted averaged over the known ones.
         gene_list
             Only these genes.
         n_samples
@@ -111,19 +103,27 @@ class SplicingMixin:
         Raises
         ------
         KeyError
-            A gene of `gene_list` is not among the model's.
+            A gene of `gene_list` is not among the model's, or a layer or covariate is missing.
         ValueError
             Both `n_samples` and `n_samples_overall` are given, or one is below 1; no cell is
-            named; an argument can't go with `dataloader`; or the genes are not the model's.
+            named, or not by its position; an argument can't go with `dataloader`; the genes or
+            covariates are not the model's; or counts are not counts.
         """
         self._check_if_trained(warn=False)
         if n_samples is not None and n_samples_overall is not None:
             raise ValueError("Give n_samples or n_samples_overall, not both.")
         if min(n_samples or 1, n_samples_overall or 1) < 1 or 0 in (n_samples, n_samples_overall):
             raise ValueError("n_samples must be 1 or more.")
+        names = self.genes
+        gene_list = None if gene_list is None else listed("gene_list", gene_list)
+        genes = np.arange(len(names)) if gene_list is None else names.get_indexer(gene_list)
+        if (genes < 0).any():
+            missing = [g for g, i in zip(gene_list, genes, strict=True) if i < 0]
+            raise KeyError(f"The model does not know the genes {shown(missing)}.")
+        unknown = None
         if dataloader is None:
-            adata = self._validate_anndata(adata)
-            indices = np.arange(adata.n_obs)[slice(None) if indices is None else indices]
+            adata = self._validate_anndata(adata, any_batch=True)
+            indices = positions("indices", indices, adata.n_obs)
             if len(indices) == 0:
                 raise ValueError("indices names no cell.")
             if n_samples_overall is not None:
@@ -131,24 +131,24 @@ class SplicingMixin:
             dataloader = self._make_data_loader(
                 adata, indices=indices, batch_size=batch_size, **(data_loader_kwargs or {})
             )
-            manager = self.get_anndata_manager(adata, required=True)
-            batches = _get_batch_code_from_category(manager, transform_batch)
+            batches = self._batch_codes(transform_batch)
+            if transform_batch is None:
+                unknown = self._of_no_known_batch(adata)[indices]
         else:
             given = {"adata": adata, "indices": indices, "transform_batch": transform_batch}
             given["n_samples_overall"] = n_samples_overall
             if extra := [name for name, value in given.items() if value is not None]:
                 raise ValueError(f"{', '.join(extra)} can't go with a dataloader.")
             batches = [None]
-        names = self.genes
-        genes = np.arange(len(names)) if gene_list is None else names.get_indexer(list(gene_list))
-        if (genes < 0).any():
-            missing = [g for g, i in zip(gene_list, genes, strict=True) if i < 0]
-            raise KeyError(f"The model does not know the genes {', '.join(map(str, missing[:5]))}.")
 
         weights = None if n_samples is None else self.module.head.output.draw(n_samples)
         average = n_samples_overall is None and (return_mean or n_samples == 1)
 
-        def predicted(tensors: dict[str, torch.Tensor]) -> np.ndarray:
+        def ratios(tensors: dict, z: torch.Tensor, codes: Sequence[int | None]) -> torch.Tensor:
+            logits = (self.module.splicing_logit(tensors, z, code, weights) for code in codes)
+            return sum(torch.sigmoid(logit[..., genes]) for logit in logits) / len(codes)
+
+        def predicted(tensors: dict, of_no_batch: np.ndarray | None) -> np.ndarray:
             """Ratios of a minibatch, (cells, genes) or (samples, cells, genes)."""
             inference = self.module.inference(
                 **self.module._get_inference_input(tensors), n_samples=n_samples or 1
@@ -158,15 +158,20 @@ class SplicingMixin:
                 z = self.module.z_encoder.z_transformation(inference["qz"].loc)
             elif z.ndim == 2:  # one sample
                 z = z[None]
-            ratio = sum(
-                torch.sigmoid(self.module.splicing_logit(tensors, z, b, weights)) for b in batches
-            )
-            ratio = ratio[..., genes] / len(batches)
-            return (ratio.mean(0) if ratio.ndim == 3 and average else ratio).cpu().numpy()
+            part = ratios(tensors, z, batches)
+            if of_no_batch is not None and of_no_batch.any():
+                rows = torch.as_tensor(of_no_batch, device=part.device)
+                part[..., rows, :] = ratios(tensors, z, self._all_batches)[..., rows, :]
+            return (part.mean(0) if part.ndim == 3 and average else part).cpu().numpy()
 
-        n_cells = None if adata is None else len(indices)
-        minibatches = tqdm(dataloader, desc="ratios", disable=silent)
-        ratio = _joined(map(predicted, minibatches), n_cells)
+        def parts() -> Iterator[np.ndarray]:
+            done = 0
+            for tensors in tqdm(dataloader, desc="ratios", disable=silent):
+                rows = slice(done, done + len(tensors[REGISTRY_KEYS.X_KEY]))
+                yield predicted(tensors, None if unknown is None else unknown[rows])
+                done = rows.stop
+
+        ratio = _joined(parts(), None if adata is None else len(indices))
         if n_samples_overall is not None:
             flat = ratio.reshape(-1, ratio.shape[-1])
             pick = np.random.default_rng(settings.seed).choice(
@@ -190,7 +195,10 @@ class SplicingMixin:
     ) -> None:
         """Write the spliced and unspliced counts that the predicted ratios imply.
 
-        They are expected counts, see :func:`splicedvae.counts.split_counts`. Counts scatter about
+        They are expected counts, see :func:`splicedvae.counts.split_counts`. A cell whose layers
+        show that one form was not counted, as in a sample without unspliced counts, keeps the
+        counts of the other form, and the missing ones follow from the ratio; a warning says how
+        many. Counts scatter about
         them, and more than a binomial does; how much more is each gene's concentration in the
         training cells, see :func:`splicedvae.metrics.fit_concentration`.
         :func:`splicedvae.velocity.fit` reads both.
@@ -216,11 +224,16 @@ class SplicingMixin:
 
         Raises
         ------
+        KeyError
+            A layer or covariate is missing.
         ValueError
-            A layer or column of that name exists and `overwrite` is False, or `floor` is not
-            between 0 and 1.
+            A layer or column of that name exists and `overwrite` is False, `floor` is not between
+            0 and 1, or the cells are not such as the model reads.
         """
-        adata = self._validate_anndata(adata)
+        adata = self.adata if adata is None else adata
+        if adata is None:
+            raise ValueError("The model has no cells of its own; give adata.")
+        check_cells(adata)
         *names, column = (f"{x}_{key_added}" for x in ("spliced", "unspliced", "concentration"))
         taken = [f"layer {name}" for name in names if name in adata.layers]
         taken += [f"var column {column}"] * (column in adata.var)
@@ -229,29 +242,47 @@ class SplicingMixin:
                 f"{', '.join(taken)} exist already; choose another key_added or overwrite=True."
             )
         denoised = one_of("counts", counts, ("observed", "denoised")) == "denoised"
-        manager = self.get_anndata_manager(adata, required=True)
-        counted = manager.get_from_registry(REGISTRY_KEYS.X_KEY)
-        observed = sparse.csr_matrix(counted, dtype=np.float32)
-        given = {"transform_batch": transform_batch, "batch_size": batch_size, "return_numpy": True}
-        layers, parts = (observed.copy(), observed.copy()), []
-        for first in range(0, adata.n_obs, CELLS_AT_ONCE):
-            cells = np.arange(first, min(first + CELLS_AT_ONCE, adata.n_obs))
-            given["indices"] = cells
-            ratio = self.get_splicing_ratio(adata, n_samples=n_samples, **given)
+        cells = self._validate_anndata(adata, any_batch=True)
+        manager = self.get_anndata_manager(cells, required=True)
+        keys = REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED
+        observed = [checked_values(key, manager.get_from_registry(key)) for key in keys]
+        lacks = np.full(cells.n_obs, "", dtype=object)
+        if self.input == "total":
+            batch = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
+            usual = torch.sigmoid(self.module.head.output.bias).detach().cpu().numpy()
+            lacks = _form_that_was_not_counted(observed, batch, usual)
+        total = sparse.csr_matrix(observed[0])
+        unknown = self._of_no_known_batch(cells)
+        given = {"batch_size": batch_size, "return_numpy": True}
+        layers, parts = (total.copy(), total.copy()), []
+        for first in range(0, cells.n_obs, CELLS_AT_ONCE):
+            rows = np.arange(first, min(first + CELLS_AT_ONCE, cells.n_obs))
+            ratio = self.get_splicing_ratio(
+                cells, rows, transform_batch, n_samples=n_samples, **given
+            )
+            values = total[rows]
             if denoised:
-                means = self.get_normalized_expression(
-                    adata, library_size="latent", n_samples=n_samples or 1, **given
+                means = given | {"library_size": "latent", "n_samples": n_samples or 1}
+                values = self.get_normalized_expression(
+                    cells, rows, transform_batch=transform_batch, **means
                 )
-                parts.append(split_counts(means, ratio, self.input, floor))
+                if transform_batch is None and unknown[rows].any():
+                    values[unknown[rows]] = self.get_normalized_expression(
+                        cells, rows[unknown[rows]], transform_batch=self._known_batches, **means
+                    )
+            pair = _split(values, ratio, lacks[rows], self.input, floor)
+            if denoised:
+                parts.append(pair)
                 continue
-            entries = slice(*observed.indptr[[first, cells[-1] + 1]])
-            pair = split_counts(observed[cells], ratio, self.input, floor)
+            entries = slice(*total.indptr[[first, rows[-1] + 1]])
             for layer, part in zip(layers, pair, strict=True):
                 layer.data[entries] = part.data
         if denoised:
             layers = [sparse.vstack(part, format="csr") for part in zip(*parts, strict=True)]
-        adata.layers[names[0]], adata.layers[names[1]] = layers
-        adata.var[column] = self.module.head.log_concentration.detach().exp().cpu().numpy()
+        concentration = self.module.head.log_concentration.detach().exp().cpu().numpy()
+        with unchanged_on_error(adata):
+            adata.layers[names[0]], adata.layers[names[1]] = layers
+            adata.var[column] = concentration
 
     @staticmethod
     def prepare_query_anndata(
@@ -261,10 +292,16 @@ class SplicingMixin:
         input: Literal["total", "spliced"] | None = None,
         return_reference_var_names: bool = False,
         inplace: bool = False,
+        spliced_layer: str | None = None,
+        unspliced_layer: str | None = None,
+        min_shared: float = 0.2,
     ) -> AnnData | pd.Index:
         """Make cells, with or without spliced and unspliced counts, ready for the model.
 
-        Genes are put in the model's order, missing ones filled with zeros, extra ones dropped.
+        Genes are found by name, by Ensembl id with or without its version, in the names or in a
+        column of ``var`` such as ``gene_ids`` or ``gene_name``, and, if most are found, in any
+        case. They are put in the model's order, missing ones filled with zeros, extra ones dropped;
+        one line of the log says how many. All else is kept: ``obs``, ``obsm``, ``obsp``, ``uns``.
         Missing spliced and unspliced layers become zeros; a cell without any count in one of them
         teaches the head nothing.
 
@@ -276,14 +313,20 @@ class SplicingMixin:
             A model, or the folder of a saved one.
         layer
             The layer with the counts; None takes the layer the model was set up with if it is
-            there, spliced + unspliced if these are, else X.
+            there, what it is made of if that is there, else X.
         input
             What these counts are, if you know: ``"total"`` or ``"spliced"``. A kind that the
-            model was not trained on is warned of, since its predictions are then biased.
+            model was not trained on is warned of, since its predictions are then biased. If
+            nobody says it, the log does what they are taken for, and a warning if the model's own
+            share of unspliced mRNA in each gene speaks against it.
         return_reference_var_names
             Only return the model's genes.
         inplace
             Change `adata` itself.
+        spliced_layer, unspliced_layer
+            Layers of these cells, if they are not named as the model's.
+        min_shared
+            Share of the model's genes that the cells must have.
 
         Returns
         -------
@@ -294,73 +337,61 @@ class SplicingMixin:
         KeyError
             There is no such layer.
         ValueError
-            Counts are not counts, gene names repeat, a cell or all cells share no counted gene
-            with the model, or a layer would be overwritten.
+            Counts are not counts, gene names repeat, too few genes are the model's, a cell shares
+            no counted gene with it, a layer would be overwritten, or the model is of another class.
         """
-        attributes, genes, _, _ = _get_loaded_data(reference_model, device="cpu")
-        genes = pd.Index(genes)
+        attributes, genes, weights = queries.read_model(reference_model)
         if return_reference_var_names:
             return genes
-        args = attributes["registry_"]["setup_args"]
-        spliced, unspliced = args["spliced_layer"], args["unspliced_layer"]
-        query = adata if inplace else adata.copy()
-        has_su = spliced in query.layers and unspliced in query.layers
-        if layer is None:
-            if args["layer"] in query.layers:
-                layer = args["layer"]
-            elif has_su and args["input"] == "total":
-                query.layers[args["layer"]] = total_counts(query, spliced, unspliced)
-                layer = args["layer"]
-        counts = query.X if layer is None else get_layer(query, layer)
-        where = "X" if layer is None else f"layer {layer!r}"
-        if counts is None:
-            raise ValueError("There is no X; name the layer with the counts with layer=.")
-        unique_genes(query)
-        counts = checked_counts(where, counts, query.var_names)
-        known = query.var_names.isin(genes)
-        if not known.any():
-            raise ValueError(
-                f"None of the {query.n_vars} genes ({', '.join(query.var_names[:3])}…) is among "
-                f"the model's ({', '.join(genes[:3])}…); use the same kind of gene name."
-            )
-        empty = query.obs_names[np.asarray(counts[:, known].sum(axis=1)).ravel() == 0]
-        if len(empty):
-            raise ValueError(
-                f"{len(empty)} cells have no counts in the {known.sum()} genes they share with "
-                f"the model ({', '.join(empty[:5])}…); remove them."
-            )
-        kind = input or _kind(counts, query, spliced, unspliced)
-        if kind is not None and one_of("input", kind, INPUTS) != args["input"]:
-            warnings.warn(
-                f"The model was trained on {args['input']} counts and these are {kind} counts: "
-                f"its ratios will be biased. Train a model with input={kind!r} for such cells.",
-                stacklevel=2,
-            )
-        target = args["layer"]
-        if target in query.layers and abs(sparse.csr_array(query.layers[target]) - counts).max():
-            raise ValueError(
-                f"The model reads layer {target!r}, but these cells have another layer of that "
-                f"name than {where}; rename it."
-            )
-        query.layers[target] = sparse.csr_matrix(counts, dtype=np.float32)
-        for name in (spliced, unspliced):
-            if name not in query.layers:
-                query.layers[name] = sparse.csr_matrix(query.shape, dtype=np.float32)
-        padded = _pad_and_sort_query_anndata(query, genes, inplace=inplace)
-        return query if padded is None else padded
+        check_cells(adata)
+        names = spliced_layer, unspliced_layer
+        query = queries.prepared(
+            adata, attributes["registry_"], weights, layer, input, *names, min_shared
+        )
+        if not inplace:
+            return query
+        adata._init_as_actual(query)
+        return adata
 
 
-def _kind(counts: sparse.csr_array, cells: AnnData, spliced: str, unspliced: str) -> str | None:
-    """Whether counts are the cells' total or their spliced counts, where their layers tell."""
-    s, u = (
-        sparse.csr_array(cells.layers[name]) if name in cells.layers else None
-        for name in (spliced, unspliced)
-    )
-    if s is not None and s.sum() > 0 and abs(counts - s).max() == 0:
-        return "spliced"
-    if s is not None and u is not None and u.sum() > 0 and abs(counts - s - u).max() == 0:
-        return "total"
-    return None
+def _form_that_was_not_counted(
+    observed: Sequence[sparse.csr_array], batch: np.ndarray, usual: np.ndarray
+) -> np.ndarray:
+    """By cell, the form that its total lacks since nobody counted it, or an empty string."""
+    total, *forms = observed
+    lacks = missing_form(*forms, batch, usual)
+    for form, other in zip(("unspliced", "spliced"), forms, strict=True):
+        same = np.asarray(abs(total - other).sum(axis=1)).ravel() == 0
+        lacks[(lacks == form) & ~same] = ""
+        if n := (lacks == form).sum():
+            logger.warning(
+                "%d cells have no %s counts, so their counts are no totals: they are kept as they "
+                "are, and the %s counts follow from the ratio, which is biased for such cells.",
+                n,
+                form,
+                form,
+            )
+    return lacks
+
+
+def _split(
+    values: np.ndarray | sparse.csr_matrix,
+    ratio: np.ndarray,
+    lacks: np.ndarray,
+    input: str,
+    floor: float,
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    """Split counts; where one form was not counted, they are the other form."""
+    pair = split_counts(values, ratio, input, floor)
+    for form, share in (("unspliced", ratio), ("spliced", 1 - ratio)):
+        if not (rows := lacks == form).any():
+            continue
+        counted, implied = split_counts(values, share, "spliced", floor)
+        parts = (counted, implied) if form == "unspliced" else (implied, counted)
+        entries = np.repeat(rows, np.diff(pair[0].indptr))
+        for layer, part in zip(pair, parts, strict=True):
+            layer.data[entries] = part.data[entries]
+    return pair
 
 
 def _joined(parts: Iterator[np.ndarray], n_cells: int | None) -> np.ndarray:

@@ -40,7 +40,7 @@ def setup(name: str) -> str:
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_setup_installs_this_package_at_its_tag_and_pins_nothing(name):
-    (text,) = re.findall(r'"(splicedvae\[.*)",', setup(name))
+    (text,) = re.findall(r'"(splicedvae[\[@].*)",', setup(name))
     requirement = Requirement(text)
     assert requirement.url == colab.TAGGED
     assert requirement.extras <= set(PROJECT["optional-dependencies"])

@@ -174,5 +174,5 @@ def test_check_compares_cells_that_call_genes_by_symbol(tmp_path, monkeypatch, c
 
 
 def test_a_gene_that_is_there_twice_is_named():
-    with pytest.raises(ValueError, match="ENSMUSG00000000001 is there more than once"):
+    with pytest.raises(ValueError, match=r"gene names repeat \(ENSMUSG00000000001\)"):
         census.match(cells(mouse(1, 1)), mouse(1))

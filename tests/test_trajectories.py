@@ -163,7 +163,7 @@ def spoil(adata, what):
         case "latent":
             adata.obsm["X_pca"][3, 0] = np.nan
         case "layer":
-            del adata.layers["total"]
+            del adata.layers["total"], adata.layers["spliced"]  # or it would be composed
         case "pieces":
             far = adata.obs["clusters"] == "Alpha"
             adata.obsm["X_pca"][far] += 1000

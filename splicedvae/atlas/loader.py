@@ -254,7 +254,7 @@ def _registry(genes: pd.Index, batch_key: str | None, batches: pd.Index) -> dict
     counts = sparse.lil_matrix((len(batches), len(genes)), dtype=np.float32)
     counts[0], counts[:, 0] = 1, 1  # no gene and no cell is empty
     counts = counts.tocsr()
-    layers = {SPLICED: counts, UNSPLICED: counts}
+    layers = {SPLICED: counts, UNSPLICED: 2 * counts}
     cells = AnnData(var=pd.DataFrame(index=genes.astype(str)), layers=layers)
     cells.obs[batch_key or "batch"] = batches
     SplicedVAE.setup_anndata(cells, batch_key=batch_key)

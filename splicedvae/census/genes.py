@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 import pooch
 from anndata import AnnData
-from scipy import sparse
 
-from ..counts import named_layers
+from ..checks import check_cells, unique_genes
+from ..counts import checked_values, named_layers, total_counts
+from ..genes import ENSEMBL, ID_COLUMNS, arrange, locate
 from ..head import one_of
 
-ENSEMBL = r"ENS[A-Z]*G\d+"
-ID_COLUMNS = ("gene_ids", "gene_id", "feature_id", "ensembl_id", "ensembl")  # in use for `var`
 #: Nomenclature tables: address, and the columns of symbol and Ensembl id.
 NOMENCLATURE = {
     "homo_sapiens": (
@@ -194,36 +193,27 @@ def overlap(
         As in :func:`ensembl_ids`. A marker that the cells do not have is a ``KeyError`` too, a gene
         that they have twice a ``ValueError``.
     """
-    if not adata.var_names.is_unique:
-        twice = adata.var_names[adata.var_names.duplicated()][0]
-        raise ValueError(
-            f"The gene {twice} is there more than once; var_names_make_unique() helps."
-        )
+    check_cells(adata)
+    unique_genes(adata)
     if strangers := [m for m in markers if m not in adata.var_names]:
         raise KeyError(f"The cells have no gene {', '.join(strangers)}.")
     full = ensembl_ids(adata, ids)
-    own, theirs = (pd.Series(list(x)).str.replace(r"\.\d+$", "", regex=True) for x in (full, genes))
-    places = pd.Series(range(len(theirs)), theirs)
-    places = places[~places.index.duplicated()]
-    position = own.map(places).fillna(-1).to_numpy(dtype=int, copy=True)
-    counts = np.asarray(named_layers(adata).get("total", adata.X).sum(axis=0)).ravel()
-
-    exact = pd.Series(list(full)).isin(list(genes)).to_numpy()
+    held = named_layers(adata).get("total", adata.X)
+    if held is None and {"spliced", "unspliced"} <= set(named_layers(adata)):
+        held = total_counts(adata)
+    counts = np.zeros(adata.n_vars)
+    if held is not None:
+        counts = np.nan_to_num(np.asarray(checked_values("counts", held).sum(axis=0)).ravel())
     case = adata.var_names.isin(full.attrs["case"])
-    how = np.select([position < 0, case, exact], ["absent", "case", "exact"], "version").astype(
-        object
-    )
-    order = np.lexsort((-counts, case, position))  # the surest, then the best counted, comes first
-    later = order[1:][(position[order[1:]] == position[order[:-1]]) & (position[order[1:]] >= 0)]
-    position[later], how[later] = -1, "duplicate"
+    position, how = locate(full, genes, counts, case)
 
     shared = position >= 0
     kinds = pd.Series(how).value_counts()
     table = {
-        "genes of the checkpoint": len(theirs),
+        "genes of the checkpoint": len(genes),
         "genes of the cells": adata.n_vars,
         "shared": int(shared.sum()),
-        "share of the checkpoint": float(shared.sum() / max(1, len(theirs))),
+        "share of the checkpoint": float(shared.sum() / max(1, len(genes))),
         "share of the cells' genes": float(shared.mean()),
         "share of the counts": float(counts[shared].sum() / max(1, counts.sum())),
         **{f"by {kind}": int(kinds.get(kind, 0)) for kind in ("exact", "version", "case")},
@@ -289,18 +279,7 @@ def match(
     others = np.flatnonzero(place < 0) if extra == "keep" else np.arange(0)
     columns = np.concatenate([source[known], others])
     census = np.concatenate([known, np.full(len(others), -1)])
-    there = np.flatnonzero(columns >= 0)
-    select = sparse.csr_matrix(
-        (np.ones(len(there), np.float32), (columns[there], there)),
-        shape=(adata.n_vars, len(columns)),
-    )
     names = np.where(columns >= 0, adata.var_names[columns], np.asarray(genes)[census])
-    matched = AnnData(
-        None if adata.X is None else sparse.csr_matrix(adata.X) @ select,
-        obs=adata.obs.copy(),
-        var=adata.var.reindex(names).assign(census=census),
-        obsm=dict(adata.obsm),
-        layers={name: sparse.csr_matrix(m) @ select for name, m in named_layers(adata).items()},
-    )
-    matched.uns.update({k: v for k, v in adata.uns.items() if not k.startswith("_scvi")})
+    matched = arrange(adata, columns, names)
+    matched.var["census"] = census
     return matched

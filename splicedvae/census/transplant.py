@@ -12,6 +12,8 @@ import torch
 from anndata import AnnData
 from torch import nn
 
+from ..checks import check_cells
+from ..counts import checked_layers
 from ..model import SplicedVAE
 from .checkpoints import DEFAULT_RELEASE, Checkpoint, fetch, read
 from .genes import match
@@ -39,6 +41,8 @@ def initialise(
     missing: Literal["drop", "pad"] = "drop",
     extra: Literal["drop", "keep"] = "drop",
     batch_key: str | None = None,
+    spliced_layer: str = "spliced",
+    unspliced_layer: str = "unspliced",
     pretrained_lr: float | None = None,
     cache_dir: str | os.PathLike | None = None,
     **kwargs: Any,
@@ -55,7 +59,7 @@ def initialise(
         A checkpoint, or the file or folder of one, instead of a fetched one.
     ids, missing, extra
         See :func:`splicedvae.census.genes.match`.
-    batch_key
+    batch_key, spliced_layer, unspliced_layer
         See :meth:`splicedvae.SplicedVAE.setup_anndata`.
     pretrained_lr
         See :func:`transplant`.
@@ -79,8 +83,15 @@ def initialise(
         checkpoint = read(
             fetch(organism, release, cache_dir=cache_dir) if checkpoint is None else checkpoint
         )
+    check_cells(adata)
+    checked_layers(adata, spliced_layer, unspliced_layer, teaches=True)
     matched = match(adata, checkpoint.genes, ids, missing, extra)
-    SplicedVAE.setup_anndata(matched, batch_key=batch_key)
+    SplicedVAE.setup_anndata(
+        matched,
+        batch_key=batch_key,
+        spliced_layer=spliced_layer,
+        unspliced_layer=unspliced_layer,
+    )
     return transplant(matched, checkpoint, pretrained_lr, **kwargs)
 
 

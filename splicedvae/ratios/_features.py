@@ -7,14 +7,20 @@ import scipy.sparse as sp
 from anndata import AnnData
 from sklearn.decomposition import PCA
 
-from ..counts import checked_counts, get_layer
+from ..checks import check_cells
+from ..counts import checked_counts, get_layer, named_layers, total_counts
 
 MIN_VARIANCE = 1e-6  # of a component: cells that are alike leave the others to rounding
 
 
-def count_layer(adata: AnnData, name: str) -> sp.csr_array:
-    """A layer of raw counts, checked."""
-    advice = "splicedvae.data.prepare adds 'total' beside 'spliced' and 'unspliced'."
+def count_layer(
+    adata: AnnData, name: str, forms: tuple[str, str] = ("spliced", "unspliced")
+) -> sp.csr_array:
+    """A layer of raw counts, checked; the total is composed where only its two forms are there."""
+    check_cells(adata)
+    if name == "total" and name not in (held := named_layers(adata)) and set(forms) <= set(held):
+        return sp.csr_array(total_counts(adata, *forms), dtype=np.float64)
+    advice = "splicedvae.data.prepare adds 'total' beside spliced and unspliced counts."
     return checked_counts(f"layer {name!r}", get_layer(adata, name, advice), adata.var_names)
 
 

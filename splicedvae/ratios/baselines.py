@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import scvi
 import torch
@@ -13,7 +14,8 @@ from anndata import AnnData
 from scipy.special import expit, logit
 from sklearn.neighbors import NearestNeighbors
 
-from ..counts import same_genes
+from ..checks import categories, check_cells, same_genes
+from ..counts import checked_layers, measured, no_empty_cell, tell_missing_form
 from ._entries import clipped, log_likelihood, pooled_ratio
 from ._features import LogPCA, count_layer, log_normalised
 from .ceilings import fit_concentration
@@ -27,14 +29,24 @@ class _Baseline:
     one's state is kept for ``_ratio``.
     """
 
-    def fit(self, train: AnnData, val: AnnData) -> Self:
+    _forms = "spliced", "unspliced"
+
+    def fit(
+        self,
+        train: AnnData,
+        val: AnnData,
+        spliced_layer: str = "spliced",
+        unspliced_layer: str = "unspliced",
+    ) -> Self:
         """Fit on ``train`` and choose settings on ``val``.
 
         Parameters
         ----------
         train, val
-            Cells by genes, same genes in the same order, raw counts in ``layers["spliced"]`` and
-            ``layers["unspliced"]``, and ``layers["total"]`` where the baseline reads totals.
+            Cells by genes, same genes in the same order, with raw spliced and unspliced counts.
+            Where the baseline reads totals, it takes ``layers["total"]`` or their sum.
+        spliced_layer, unspliced_layer
+            Names of the layers.
 
         Returns
         -------
@@ -45,14 +57,18 @@ class _Baseline:
         KeyError
             A layer or the cluster key is missing.
         ValueError
-            Counts are not raw counts, cells are missing, or genes differ.
+            Counts are not raw counts, a layer of `train` is empty, cells are missing, or genes
+            differ.
         """
-        if not train.n_obs or not val.n_obs:
-            raise ValueError(f"{'val' if train.n_obs else 'train'} has no cells")
+        check_cells(train, "train")
+        check_cells(val, "val")
+        same_genes(val, train.var_names, "train")
+        self._forms = spliced_layer, unspliced_layer
+        pair = checked_layers(train, *self._forms, teaches=True)
+        tell_missing_form(train, pair, "Their ratios teach the baseline nothing.")
+        spliced, unspliced = measured(pair)
+        held_out = [x.toarray() for x in measured(checked_layers(val, *self._forms))]
         self.var_names_ = train.var_names.copy()
-        same_genes(val, self.var_names_, "train")
-        spliced, unspliced = count_layer(train, "spliced"), count_layer(train, "unspliced")
-        held_out = count_layer(val, "spliced").toarray(), count_layer(val, "unspliced").toarray()
         self.mean_ = pooled_ratio(spliced, unspliced)
         self.params_: dict = {}
         best = -np.inf
@@ -68,7 +84,8 @@ class _Baseline:
         Parameters
         ----------
         query
-            Cells with the genes of the training cells; needs no spliced or unspliced counts.
+            Cells with the genes of the training cells; needs no spliced or unspliced counts if
+            there are totals, where the baseline reads these.
 
         Returns
         -------
@@ -77,14 +94,20 @@ class _Baseline:
         Raises
         ------
         KeyError
-            ``layers["total"]`` or the cluster key is missing where the baseline reads it.
+            Totals or the cluster key are missing where the baseline reads them.
         ValueError
-            Genes differ from the training genes.
+            Genes differ from the training genes, counts are not counts, or a cell has no cluster.
         """
         if not hasattr(self, "var_names_"):
             raise ValueError(f"{type(self).__name__} is not fitted; call fit(train, val) first")
+        check_cells(query, "query")
         same_genes(query, self.var_names_, "train")
         return clipped(self._ratio(query))
+
+    def _total(self, adata: AnnData) -> sp.csr_array:
+        total = count_layer(adata, "total", self._forms)
+        no_empty_cell(adata, total, "layer 'total'")
+        return total
 
     def _shrunk(self, spliced: np.ndarray, total: np.ndarray, prior: float) -> np.ndarray:
         """Ratio of summed counts with ``prior`` further counts at the gene mean."""
@@ -135,9 +158,7 @@ class GeneByCluster(_Baseline):
         self.cluster_key, self.priors = cluster_key, priors
 
     def _labels(self, adata: AnnData) -> np.ndarray:
-        if self.cluster_key not in adata.obs:
-            raise KeyError(f"obs[{self.cluster_key!r}] is missing (found: {list(adata.obs)})")
-        return adata.obs[self.cluster_key].astype(str).to_numpy()
+        return categories(adata, self.cluster_key, "cluster").astype(str)
 
     def _members(self, adata: AnnData) -> sp.csr_array:
         """Indicator (cells, clusters) of the training clusters."""
@@ -167,8 +188,8 @@ class _Latent(_Baseline):
     _whiten = False
 
     def _fit_features(self, train: AnnData, val: AnnData) -> None:
-        space = LogPCA(count_layer(train, "total"), self._n_components, self.seed, self._whiten)
-        self._features = lambda adata: space.transform(count_layer(adata, "total"))
+        space = LogPCA(self._total(train), self._n_components, self.seed, self._whiten)
+        self._features = lambda adata: space.transform(self._total(adata))
 
 
 class NearestNeighbours(_Latent):
@@ -295,7 +316,7 @@ class HierarchicalBinomial(_Baseline):
         self.n_pcs, self.seed = n_pcs, seed
 
     def _candidates(self, train, val, spliced, unspliced):
-        total = count_layer(train, "total")
+        total = self._total(train)
         self._space = LogPCA(total, self.n_pcs, self.seed, whiten=True)
         own = log_normalised(total, self._space.depth).tocsc(), self._space.mean, self._space.std
         concentration = fit_concentration(spliced, unspliced, self.mean_)
@@ -314,7 +335,7 @@ class HierarchicalBinomial(_Baseline):
         yield {"n_components": weights.shape[1] - 2}, weights, self._ratio(val)
 
     def _ratio(self, query: AnnData) -> np.ndarray:
-        total, weights = count_layer(query, "total"), self._state
+        total, weights = self._total(query), self._state
         own = log_normalised(total, self._space.depth).toarray()
         own = (own - self._space.mean) / self._space.std
         intercept, slopes, own_slope = weights[:, 0], weights[:, 1:-1], weights[:, -1]
@@ -348,18 +369,24 @@ class ScviLatentRidge(RidgeBinomial):
         self.model, self.l2, self.seed, self.max_epochs = model, l2, seed, max_epochs
 
     def _fit_features(self, train: AnnData, val: AnnData) -> None:
-        self._scvi = self.model or _train_scvi(train, val, self.seed, self.max_epochs)
+        if self.model is not None:
+            same_genes(train, self.model.get_var_names(), "the scVI model")
+        totals = self._total(train), self._total(val)
+        self._scvi = self.model or _train_scvi(totals, train.var[[]], self.seed, self.max_epochs)
         self.n_pcs = [self._scvi.module.n_latent]
 
     def _features(self, adata: AnnData) -> np.ndarray:
-        count_layer(adata, "total")
-        return self._scvi.get_latent_representation(adata.copy()).astype(np.float64)
+        cells = adata.to_memory() if adata.isbacked else adata.copy()
+        cells.layers["total"] = sp.csr_matrix(self._total(adata), dtype=np.float32)
+        return self._scvi.get_latent_representation(cells).astype(np.float64)
 
 
-def _train_scvi(train: AnnData, val: AnnData, seed: int, max_epochs: int):
-    totals = sp.vstack([count_layer(train, "total"), count_layer(val, "total")], dtype=np.float32)
-    totals = sp.csr_matrix(totals)  # scvi refuses sparse arrays
-    adata = AnnData(totals, var=train.var[[]], layers={"total": totals})
+def _train_scvi(
+    parts: tuple[sp.csr_array, sp.csr_array], var: pd.DataFrame, seed: int, max_epochs: int
+):
+    n_train = parts[0].shape[0]
+    totals = sp.csr_matrix(sp.vstack(parts, dtype=np.float32))  # scvi refuses sparse arrays
+    adata = AnnData(totals, var=var, layers={"total": totals})
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         scvi.model.SCVI.setup_anndata(adata, layer="total")
@@ -369,7 +396,7 @@ def _train_scvi(train: AnnData, val: AnnData, seed: int, max_epochs: int):
             max_epochs=max_epochs,
             early_stopping=True,
             datasplitter_kwargs={
-                "external_indexing": [cells[: train.n_obs], cells[train.n_obs :], cells[:0]]
+                "external_indexing": [cells[:n_train], cells[n_train:], cells[:0]]
             },
         )
     return model

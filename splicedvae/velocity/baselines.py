@@ -7,7 +7,8 @@ from anndata import AnnData
 from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 
-from ..counts import checked_counts, same_genes
+from ..checks import categories, same_genes
+from ..counts import checked_layers, get_layer
 from ..ratios._features import LogPCA, count_layer
 
 
@@ -45,13 +46,15 @@ def velocity_baselines(
 
     Raises
     ------
+    KeyError
+        The velocity, the totals or the clusters are missing.
     ValueError
-        Genes differ, or a cluster of `test` is not in `train`.
+        Genes differ, a cell has no cluster, or a cluster of `test` is not in `train`.
     """
     same_genes(test, train.var_names, "train")
     rng = np.random.default_rng(seed)
-    velocity = np.asarray(train.layers[vkey], dtype=np.float64)
-    known, labels = (x.obs[cluster_key].astype(str).to_numpy() for x in (train, test))
+    velocity, other = (np.asarray(get_layer(x, vkey), dtype=np.float64) for x in (train, test))
+    known, labels = (categories(x, cluster_key, "cluster").astype(str) for x in (train, test))
     if absent := set(labels) - set(known):
         raise ValueError(f"train has no cell of the clusters {sorted(absent)}.")
     means = {name: velocity[known == name].mean(0) for name in np.unique(known)}
@@ -65,7 +68,7 @@ def velocity_baselines(
     scale = np.sqrt((velocity**2).mean(0))
     return {
         "random vectors": rng.normal(size=test.shape) * scale,
-        "permuted cells": np.asarray(test.layers[vkey])[rng.permutation(test.n_obs)],
+        "permuted cells": other[rng.permutation(test.n_obs)],
         "constant velocity": np.broadcast_to(velocity.mean(0), test.shape),
         "cluster-mean velocity": np.stack([means[name] for name in labels]),
         "velocity transfer": velocity[neighbours].mean(1),
@@ -91,8 +94,7 @@ def halves(adata: AnnData, seed: int = 0) -> tuple[AnnData, AnnData]:
     """
     rng = np.random.default_rng(seed)
     first, second = adata.copy(), adata.copy()
-    for name in ("spliced", "unspliced"):
-        counts = checked_counts(f"layer {name!r}", adata.layers[name], adata.var_names)
+    for name, counts in zip(("spliced", "unspliced"), checked_layers(adata), strict=True):
         half = counts.copy()
         half.data = rng.binomial(counts.data.astype(int), 0.5).astype(np.float64)
         first.layers[name] = sparse.csr_matrix(half, dtype=np.float32)

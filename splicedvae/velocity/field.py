@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
-from ..counts import get_layer, same_genes
+from ..checks import check_anndata, check_cells, coordinates, same_genes, shown, unchanged_on_error
+from ..counts import (
+    checked_values,
+    get_layer,
+    named_layers,
+    no_empty_cell,
+    tell_missing_form,
+    total_counts,
+    unnormalised,
+)
 from .steady_state import MIN_GAMMA, MIN_R2, PERCENTILE, quiet_scvelo, slopes, smoothed
+
+logger = logging.getLogger("splicedvae")
+
+MAX_LOGGED = 20  # above it, nothing is the logarithm of a count
 
 
 def _new_names(slot: str, held, names: list[str], overwrite: bool) -> None:
@@ -36,7 +51,8 @@ def embed(
         Cells × genes; ``obsm["X_pca"]``, ``obsm["X_umap"]``, ``uns["neighbors"]`` and its graphs
         in ``obsp`` are added.
     layer
-        Raw counts to embed.
+        Raw counts to embed; ``"total"`` is composed of the layers ``spliced`` and ``unspliced`` if
+        it is missing, and not written.
     n_pcs, n_neighbors
         Components, and neighbours of a cell, itself counted.
     seed
@@ -54,10 +70,19 @@ def embed(
         It holds what no count can be, or there is an embedding or a graph already and `overwrite`
         is False.
     """
-    counts = _abundance(adata, layer)
+    check_cells(adata)
+    held = named_layers(adata)
+    if layer == "total" and layer not in held and {"spliced", "unspliced"} <= set(held):
+        counts = total_counts(adata)
+    else:
+        counts = _abundance(adata, layer)
     embeddings = ["X_pca", "X_umap"] if umap else ["X_pca"]
     _new_names("obsm", adata.obsm, embeddings, overwrite)
     _new_names("uns", adata.uns, ["neighbors"], overwrite)
+    _new_names("obsp", adata.obsp, ["connectivities", "distances"], overwrite)
+    no_empty_cell(adata, counts, f"layer {layer!r}")
+    if adata.n_obs < 3 or adata.n_vars < 3:
+        raise ValueError(f"{adata.n_obs} cells of {adata.n_vars} genes are too few to embed.")
     cells = AnnData(counts, obs=adata.obs[[]], var=adata.var[[]])
     sc.pp.normalize_total(cells)
     sc.pp.log1p(cells)
@@ -65,11 +90,12 @@ def embed(
     sc.pp.neighbors(cells, n_neighbors=n_neighbors, random_state=seed)
     if umap:
         sc.tl.umap(cells, random_state=seed)
-    for name in embeddings:
-        adata.obsm[name] = cells.obsm[name]
-    adata.uns["neighbors"] = cells.uns["neighbors"]
-    for name in ("connectivities", "distances"):
-        adata.obsp[name] = cells.obsp[name]
+    with unchanged_on_error(adata):
+        for name in embeddings:
+            adata.obsm[name] = cells.obsm[name]
+        adata.uns["neighbors"] = cells.uns["neighbors"]
+        for name in ("connectivities", "distances"):
+            adata.obsp[name] = cells.obsp[name]
 
 
 def check_graph(adata: AnnData, basis: str = "umap") -> None:
@@ -87,13 +113,31 @@ def check_graph(adata: AnnData, basis: str = "umap") -> None:
     KeyError
         The embedding or the graph is missing.
     ValueError
-        Many neighbours are missing, as in a subset of the cells that the graph was built on.
+        Many neighbours are missing, as in a subset of the cells that the graph was built on, or the
+        embedding or the graph is missing or infinite in a cell.
     """
-    if f"X_{basis}" not in adata.obsm:
-        raise KeyError(f"There is no obsm['X_{basis}']; run sv.velocity.embed or name a basis.")
+    check_cells(adata)
+    coordinates(adata, f"X_{basis}", "; run sv.velocity.embed or name a basis.")
+    again = "Run sv.velocity.embed(adata, overwrite=True) on these cells."
     if "neighbors" not in adata.uns or "distances" not in adata.obsp:
         raise KeyError("There is no neighbour graph in uns['neighbors']; run sv.velocity.embed.")
-    wanted = adata.uns["neighbors"]["params"]["n_neighbors"] - 1
+    for name in ("connectivities", "distances"):
+        if name not in adata.obsp:
+            continue
+        graph = sparse.csr_matrix(adata.obsp[name])
+        if not (finite := np.isfinite(graph.data)).all():
+            rows = np.repeat(np.arange(adata.n_obs), np.diff(graph.indptr))
+            bad = adata.obs_names[np.unique(rows[~finite])]
+            raise ValueError(
+                f"obsp[{name!r}] holds values that are missing or infinite, in {len(bad)} cells "
+                f"({shown(bad)}). {again}"
+            )
+    try:
+        wanted = adata.uns["neighbors"]["params"]["n_neighbors"]
+    except (KeyError, TypeError, IndexError):  # a graph of another tool
+        message = f"uns['neighbors']['params'] does not say n_neighbors. {again}"
+        raise ValueError(message) from None
+    wanted = int(wanted) - 1
     found = sparse.csr_matrix(adata.obsp["distances"]).getnnz() / adata.n_obs
     if found < 0.95 * wanted:  # a cell may lose a neighbour at distance 0, not many
         raise ValueError(
@@ -103,17 +147,34 @@ def check_graph(adata: AnnData, basis: str = "umap") -> None:
 
 
 def _abundance(adata: AnnData, name: str) -> sparse.csr_matrix:
-    """A layer of counts, or of expected counts: finite and not negative."""
-    layer = sparse.csr_matrix(get_layer(adata, name), dtype=np.float32, copy=True)
+    """A layer of counts, or of expected counts: finite and not negative.
+
+    A layer that was size-normalised or logged is turned back into the counts it came from: taken
+    for expected counts, it would have the noise of counting added a second time.
+    """
+    layer = sparse.csr_matrix(
+        checked_values(f"layer {name!r}", get_layer(adata, name)), dtype=np.float32, copy=True
+    )
     bad = ~(np.isfinite(layer.data) & (layer.data >= 0))
     if bad.any():
         gene = adata.var_names[layer.indices[np.argmax(bad)]]
         raise ValueError(
             f"Layer {name!r} holds {layer.data[bad][0]} in gene {gene}; give counts: finite, >= 0."
         )
-    if not layer.nnz:
+    if not layer.nnz or not layer.data.any():
         raise ValueError(f"Layer {name!r} holds no count at all; name one that does.")
-    return layer
+    if layer.data.max() < MAX_LOGGED and (counts := unnormalised(layer.expm1())) is not None:
+        how = "logged and size-normalised"
+    elif (counts := unnormalised(layer)) is not None:
+        how = "size-normalised"
+    else:
+        return layer
+    logger.info(
+        "Layer %r is %s: each cell's values are multiples of one number. The counts are read.",
+        name,
+        how,
+    )
+    return counts.astype(np.float32)
 
 
 def _concentration(adata: AnnData, name: str) -> np.ndarray:
@@ -161,7 +222,8 @@ def fit(
         ``<vkey>_r2`` and ``<vkey>_genes``; and what :func:`project` adds.
     spliced, unspliced
         Layers of counts, or of expected counts such as those of
-        :meth:`splicedvae.SplicedVAE.impute_layers`.
+        :meth:`splicedvae.SplicedVAE.impute_layers`. Counts that scVelo or scanpy have
+        size-normalised or logged are turned back into counts, and the log says so.
     vkey
         Name of the velocity.
     basis
@@ -192,11 +254,23 @@ def fit(
         other cells; genes differ from the reference's; there are not two velocity genes; or a
         layer would be overwritten.
     """
-    _new_names("layers", adata.layers, ["Ms", "Mu", vkey], overwrite)
     check_graph(adata, basis)
+    if "connectivities" not in adata.obsp:
+        raise KeyError("There is no obsp['connectivities']; run sv.velocity.embed.")
+    if spliced == unspliced:
+        raise ValueError(f"spliced and unspliced are both layer {spliced!r}.")
+    _new_names("layers", adata.layers, ["Ms", "Mu", vkey], overwrite)
     s, u = _abundance(adata, spliced), _abundance(adata, unspliced)
+    if abs(s - u).max() == 0:
+        raise ValueError(
+            f"Layers {spliced!r} and {unspliced!r} hold the same values: one is a copy of the "
+            "other. Name the layers that were counted."
+        )
+    tell_missing_form(adata, (s, u), "Their velocity says nothing.")
+    no_empty_cell(adata, s + u, f"layers {spliced!r} and {unspliced!r}")
     spread = None if concentration is None else _concentration(adata, concentration)
     if reference is not None:
+        check_anndata(reference, "reference")
         same_genes(adata, reference.var_names, "the reference")
         if missing := {f"{vkey}_gamma", f"{vkey}_genes"} - set(reference.var):
             raise KeyError(f"The reference has no fit: var {sorted(missing)} is missing.")
@@ -204,7 +278,6 @@ def fit(
         gamma, top, r2 = slopes(adata, s, u, n_draws, seed, spread)
         genes = (r2 > MIN_R2) & (top > MIN_GAMMA)
         gamma = np.where(genes, gamma, top)
-        adata.var[f"{vkey}_qreg_ratio"], adata.var[f"{vkey}_r2"] = top, r2
     else:
         gamma = reference.var[f"{vkey}_gamma"].to_numpy()
         genes = reference.var[f"{vkey}_genes"].to_numpy()
@@ -215,11 +288,14 @@ def fit(
             "Are these the spliced and unspliced counts of the same cells?"
         )
     cells = smoothed(adata, s, u)
-    adata.layers["Ms"], adata.layers["Mu"] = cells.layers["Ms"], cells.layers["Mu"]
-    adata.var[f"{vkey}_gamma"] = gamma
-    velocity = adata.layers["Mu"] - gamma.astype(np.float32) * adata.layers["Ms"]
-    project(adata, velocity, genes, vkey=vkey, basis=basis, overwrite=True)
-    adata.uns[f"{vkey}_params"]["perc"] = [5, PERCENTILE]
+    velocity = cells.layers["Mu"] - gamma.astype(np.float32) * cells.layers["Ms"]
+    with unchanged_on_error(adata):
+        if reference is None:
+            adata.var[f"{vkey}_qreg_ratio"], adata.var[f"{vkey}_r2"] = top, r2
+        adata.layers["Ms"], adata.layers["Mu"] = cells.layers["Ms"], cells.layers["Mu"]
+        adata.var[f"{vkey}_gamma"] = gamma
+        project(adata, velocity, genes, vkey=vkey, basis=basis, overwrite=True)
+        adata.uns[f"{vkey}_params"]["perc"] = [5, PERCENTILE]
 
 
 def project(
@@ -264,23 +340,38 @@ def project(
         Shapes disagree, a gene is NaN in some cells only, velocity points nowhere, the graph is of
         other cells, or a layer would be overwritten.
     """
-    _new_names("layers", adata.layers, [vkey], overwrite)
     check_graph(adata, basis)
-    get_layer(adata, xkey)
+    _new_names("layers", adata.layers, [vkey], overwrite)
+    where = checked_values(f"layer {xkey!r}", get_layer(adata, xkey))
+    if not np.isfinite(where.data).all():
+        gene = adata.var_names[where.indices[np.argmin(np.isfinite(where.data))]]
+        raise ValueError(f"Layer {xkey!r} is missing or infinite in gene {gene}; compute it again.")
+    velocity = velocity.toarray() if sparse.issparse(velocity) else np.asarray(velocity)
+    if velocity.dtype.kind not in "iuf":
+        raise ValueError(f"velocity holds values of type {velocity.dtype}; give numbers.")
     fitted = finite_genes(velocity, adata)
+    if genes is not None and np.shape(genes) != (adata.n_vars,):
+        raise ValueError(
+            f"genes has shape {np.shape(genes)}; give True or False for each of the "
+            f"{adata.n_vars} genes, such as adata.var_names.isin(names)."
+        )
     genes = fitted if genes is None else fitted & np.asarray(genes, dtype=bool)
-    if not genes.any() or not np.ptp(np.asarray(velocity)[:, genes], axis=1).any():
+    if not genes.any() or not np.ptp(velocity[:, genes], axis=1).any():
         raise ValueError(
             f"Velocity {vkey!r} points nowhere: no gene has values, or in no cell do they differ."
         )
-    adata.layers[vkey] = np.asarray(velocity, dtype=np.float32)
-    adata.var[f"{vkey}_genes"] = genes
-    adata.uns[f"{vkey}_params"] = {"mode": "stochastic"}  # the graph reads it: square roots
-    with quiet_scvelo() as scv:
-        scv.tl.velocity_graph(adata, vkey=vkey, xkey=xkey, n_jobs=1, show_progress_bar=False)
-        scv.tl.velocity_embedding(adata, basis=basis, vkey=vkey)
-    arrows = f"{vkey}_{basis}"  # NaN where a cell has no way to go
-    adata.obsm[arrows] = np.nan_to_num(adata.obsm[arrows])
+    with unchanged_on_error(adata):
+        adata.layers[vkey] = velocity.astype(np.float32)
+        adata.var[f"{vkey}_genes"] = genes
+        adata.uns[f"{vkey}_params"] = {"mode": "stochastic"}  # the graph reads it: square roots
+        held = adata.obsm[f"X_{basis}"]
+        adata.obsm[f"X_{basis}"] = np.asarray(held)  # scVelo reads no table
+        with quiet_scvelo() as scv:
+            scv.tl.velocity_graph(adata, vkey=vkey, xkey=xkey, n_jobs=1, show_progress_bar=False)
+            scv.tl.velocity_embedding(adata, basis=basis, vkey=vkey)
+        adata.obsm[f"X_{basis}"] = held
+        arrows = f"{vkey}_{basis}"  # NaN where a cell has no way to go
+        adata.obsm[arrows] = np.nan_to_num(adata.obsm[arrows])
 
 
 def finite_genes(velocity: np.ndarray, adata: AnnData) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 from anndata import AnnData
 from scipy import sparse
 
+from ..checks import categories, coordinates, same_cells
 from ..counts import get_layer
 from ..simulate import STAGES
 from .field import check_graph, direction_classes, finite_genes
@@ -38,9 +39,7 @@ def _gene_vectors(adata: AnnData, vkey: str) -> np.ndarray:
 def _arrows(adata: AnnData, vkey: str, basis: str) -> np.ndarray:
     """Arrows on the embedding (cells, 2)."""
     key = f"{vkey}_{basis}"
-    if key not in adata.obsm:
-        raise KeyError(f"There is no obsm[{key!r}]; run sv.velocity.fit or name a basis.")
-    return np.asarray(adata.obsm[key], dtype=np.float64)[:, :2]
+    return coordinates(adata, key, "; run sv.velocity.fit or name a basis.")[:, :2]
 
 
 def velocity_scale(train: AnnData, vkey: str = "velocity") -> np.ndarray:
@@ -91,9 +90,7 @@ def cell_cosine(
     ValueError
         Cells, genes or the scale do not match.
     """
-    for axis in ("obs_names", "var_names"):
-        if not getattr(reference, axis).equals(getattr(predicted, axis)):
-            raise ValueError(f"reference and predicted differ in {axis}; give the same cells.")
+    same_cells(reference, predicted, ("reference", "predicted"))
     a, b = _gene_vectors(reference, vkey), _gene_vectors(predicted, vkey)
     genes = reference.var[f"{vkey}_genes"].to_numpy()
     if scale is not None:
@@ -177,10 +174,8 @@ def cross_boundary(
         graph is of other cells.
     """
     check_graph(adata, basis)
-    arrows, points = _arrows(adata, vkey, basis), np.asarray(adata.obsm[f"X_{basis}"])[:, :2]
-    if cluster_key not in adata.obs:
-        raise KeyError(f"There is no obs[{cluster_key!r}]; there are {list(adata.obs)}.")
-    labels = adata.obs[cluster_key].astype(str).to_numpy()
+    arrows, points = _arrows(adata, vkey, basis), coordinates(adata, f"X_{basis}")[:, :2]
+    labels = categories(adata, cluster_key, "cluster").astype(str)
     if len(found := np.unique(labels)) < 2:
         raise ValueError(f"obs[{cluster_key!r}] has one cluster only; an edge needs two.")
     if absent := {name for edge in edges for name in edge} - set(found):

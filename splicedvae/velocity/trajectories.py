@@ -13,6 +13,7 @@ import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
 
+from ..checks import column, coordinates
 from ..ratios._features import count_layer
 from .steady_state import quiet_scvelo
 
@@ -40,9 +41,9 @@ def _quiet_cellrank() -> Iterator:
 
 def _clusters(adata: AnnData, cluster_key: str, named: Sequence[str]) -> pd.Series:
     """Clusters of the cells, among them those that are named, and others too."""
-    if cluster_key not in adata.obs:
-        raise KeyError(f"There is no obs[{cluster_key!r}]; there are {list(adata.obs)}.")
-    clusters = adata.obs[cluster_key].astype("category").cat.remove_unused_categories()
+    clusters = (
+        column(adata, cluster_key, "cluster").astype("category").cat.remove_unused_categories()
+    )
     found = list(clusters.cat.categories)
     if missing := [name for name in named if name not in found]:
         raise KeyError(f"obs[{cluster_key!r}] has no cluster {missing}; it has {found}.")
@@ -115,10 +116,7 @@ def latent_trajectories(
     """
     clusters = _clusters(adata, cluster_key, [root])
     for name in (use_rep, f"X_{basis}"):
-        if name not in adata.obsm:
-            raise KeyError(f"There is no obsm[{name!r}]; there are {sorted(adata.obsm)}.")
-        if not np.isfinite(adata.obsm[name]).all():
-            raise ValueError(f"obsm[{name!r}] holds values that are missing or infinite.")
+        coordinates(adata, name)
     cells = AnnData(
         sparse.csr_matrix(count_layer(adata, layer), dtype=np.float32),
         obs=clusters.to_frame(cluster_key),

@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from ...counts import same_genes
+from ...checks import same_genes
 from ...ratios._features import count_layer, log_normalised, median_depth
 
 N_FOLDS = 5
