@@ -150,7 +150,9 @@ class HierarchicalLinear(nn.Module):
     START = 0.03  # width of a weight in the beginning; a logit of 0.1 is a large effect
     INTERCEPT_VARIANCE = 1.0  # of b about the logit of the gene's mean ratio
     OFFSET_VARIANCE = 0.05  # of b about what it was, when other cells come
-    LOADING_PENALTY = 30.0  # on C: as if 30 genes had weights of 0
+    # Few genes say little of what all share; without these, 200 genes of a brain overfit it.
+    LOADING_PENALTY = 100.0  # on C: as if 100 genes had weights of 0
+    MIXING_PENALTY = 30.0  # on what A mixes, in units of START: features begin apart
     SCALE_DEGREES_OF_FREEDOM = 8.0  # makes the prior a t: few genes may vary much more than most
 
     def __init__(
@@ -266,8 +268,9 @@ class HierarchicalLinear(nn.Module):
         r"""KL divergence of the weights' posterior from their prior, and the prior's own penalties.
 
         Of independent normals, :math:`\tfrac12 \sum (v + (m - \mu)^2)/\sigma^2 - 1 -
-        \log(v / \sigma^2)`; and minus the log densities of intercepts (normal), of :math:`C`
-        (normal) and of :math:`1/\sigma_g^2` (gamma with mean 1), without their constants.
+        \log(v / \sigma^2)`; and minus the log densities of intercepts, of :math:`C` and of the
+        off-diagonal of :math:`A` (normal), and of :math:`1/\sigma_g^2` (gamma with mean 1), without
+        their constants.
 
         Returns
         -------
@@ -285,8 +288,10 @@ class HierarchicalLinear(nn.Module):
         kl = (ratio.exp() + precision * away.square() - 1 - ratio).sum()
         intercepts = intercepts / self.INTERCEPT_VARIANCE
         loadings = self.LOADING_PENALTY * self.of_loadings.square().sum()
+        mixed = (self.mixing - torch.diag(self.mixing.diagonal())) / self.START
+        mixing = self.MIXING_PENALTY * mixed.square().sum()
         scales = self.SCALE_DEGREES_OF_FREEDOM * (precision - precision.log() - 1).sum()
-        return (kl + intercepts + loadings + scales) / 2
+        return (kl + intercepts + loadings + mixing + scales) / 2
 
 
 def _set_rates(head: HierarchicalLinear, *_: object) -> None:

@@ -182,6 +182,8 @@ def test_penalty_against_the_closed_forms(copies):
     expected = kl_divergence(posterior, prior).sum()
     expected = expected + linear.bias.square().sum() / 2  # the gene means are 0 here
     expected = expected + linear.LOADING_PENALTY / 2 * linear.of_loadings.square().sum()
+    apart = linear.mixing[~torch.eye(3, dtype=bool)] / linear.START
+    expected = expected + linear.MIXING_PENALTY / 2 * apart.square().sum()
     half = linear.SCALE_DEGREES_OF_FREEDOM / 2
     precision = torch.distributions.Gamma(half, half)  # its density in the log of the precision
     log_precision = -2 * linear.log_scale
