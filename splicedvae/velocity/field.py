@@ -14,7 +14,6 @@ from ..counts import (
     checked_values,
     get_layer,
     named_layers,
-    no_empty_cell,
     tell_missing_form,
     total_counts,
     unnormalised,
@@ -24,6 +23,15 @@ from .steady_state import MIN_GAMMA, MIN_R2, PERCENTILE, quiet_scvelo, slopes, s
 logger = logging.getLogger("splicedvae")
 
 MAX_LOGGED = 20  # above it, nothing is the logarithm of a count
+
+
+def _tell_empty_cells(counts: sparse.csr_array, where: str) -> None:
+    if n := int((np.asarray(counts.sum(axis=1)).ravel() == 0).sum()):
+        logger.warning(
+            "%d cells have no counts in %s: where they lie, and where they go, says nothing.",
+            n,
+            where,
+        )
 
 
 def _new_names(slot: str, held, names: list[str], overwrite: bool) -> None:
@@ -80,7 +88,7 @@ def embed(
     _new_names("obsm", adata.obsm, embeddings, overwrite)
     _new_names("uns", adata.uns, ["neighbors"], overwrite)
     _new_names("obsp", adata.obsp, ["connectivities", "distances"], overwrite)
-    no_empty_cell(adata, counts, f"layer {layer!r}")
+    _tell_empty_cells(counts, f"layer {layer!r}")
     if adata.n_obs < 3 or adata.n_vars < 3:
         raise ValueError(f"{adata.n_obs} cells of {adata.n_vars} genes are too few to embed.")
     cells = AnnData(counts, obs=adata.obs[[]], var=adata.var[[]])
@@ -267,7 +275,7 @@ def fit(
             "other. Name the layers that were counted."
         )
     tell_missing_form(adata, (s, u), "Their velocity says nothing.")
-    no_empty_cell(adata, s + u, f"layers {spliced!r} and {unspliced!r}")
+    _tell_empty_cells(s + u, f"layers {spliced!r} and {unspliced!r}")
     spread = None if concentration is None else _concentration(adata, concentration)
     if reference is not None:
         check_anndata(reference, "reference")
