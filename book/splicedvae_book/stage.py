@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from .profiles import PROFILES, quiet
 
 #: Libraries whose version a result may depend on.
-LIBRARIES = ("optuna", "torch", "scvi-tools", "scanpy", "scikit-learn", "scvelo")
+LIBRARIES = ("torch", "scvi-tools", "scanpy", "scikit-learn", "scvelo")
 #: The packages whose source is part of a result's hash; this module only runs jobs.
 OURS, RUNNER = ("splicedvae", "splicedvae_book"), __name__
 
@@ -42,6 +42,8 @@ class Stage:
         Scores that `make results` prints.
     settings
         What the jobs read beside the profile, by profile.
+    libraries
+        Whose version the results may depend on too.
     seeds
         In place of the profile's.
     alone
@@ -52,6 +54,7 @@ class Stage:
     names: tuple[str, ...]
     shown: tuple[str, ...]
     settings: Mapping[str, dict] = field(default_factory=dict)
+    libraries: tuple[str, ...] = ()
     seeds: tuple[int, ...] | None = None
     alone: bool = False
 
@@ -83,7 +86,7 @@ class Stage:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         parts = [adata.layers[layer] for layer in ("spliced", "unspliced")]
         parts += [list(adata.var_names), list(adata.obs["clusters"].astype(str))]
-        parts += [version(library) for library in LIBRARIES]
+        parts += [version(library) for library in (*LIBRARIES, *self.libraries)]
         for part in parts:  # a worker sees large arrays through a memory map: the same cells
             digest.update(joblib.hash(part, coerce_mmap=True).encode())
         for name, code in sorted(sources(self.job.__module__).items()):

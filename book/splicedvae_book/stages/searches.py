@@ -64,7 +64,13 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     return {"files": [f"{name}.db"], "rows": rows}
 
 
-stage = Stage(run_job, NAMES, ("rmse_observed", "d2", "within_gene_r", "elbo"), settings=SETTINGS)
+stage = Stage(
+    run_job,
+    NAMES,
+    ("rmse_observed", "d2", "within_gene_r", "elbo"),
+    settings=SETTINGS,
+    libraries=("optuna",),
+)
 
 
 def study(results: str | os.PathLike, adata: AnnData, profile: str, name: str) -> optuna.Study:
