@@ -29,7 +29,7 @@ from scvi.model import SCVI
 import splicedvae as sv
 from splicedvae import census
 from splicedvae._inherited import REFUSED
-from splicedvae.counts import missing_form
+from splicedvae.counts import missing_form, named_layers
 
 N, G = 60, 24
 SETUP = {"batch_key": "batch", "continuous_covariate_keys": ["age"]}
@@ -505,7 +505,8 @@ def fingerprint(adata) -> str:
 
     parts = [adata.obs.to_dict("list"), list(adata.obs_names), list(adata.var_names)]
     parts += [adata.var.to_dict("list"), plain(dict(adata.uns))]
-    parts += [plain(dict(getattr(adata, m))) for m in ("layers", "obsm", "obsp", "varm")]
+    parts += [plain(dict(getattr(adata, m))) for m in ("obsm", "obsp", "varm")]
+    parts += [plain(named_layers(adata))]
     return joblib.hash([*parts, None if adata.isbacked else plain(adata.X)])
 
 
@@ -586,7 +587,7 @@ WORKS = {
     "data_registry": call("data_registry", "spliced"),
     "deregister_manager": call("deregister_manager"),
     "device": lambda m, a, f: str(m.device),
-    "differential_abundance": with_cells("differential_abundance", "clusters"),
+    "differential_abundance": with_cells("differential_abundance", sample_key="clusters"),
     "differential_expression": with_cells("differential_expression", "batch", silent=True),
     "get_aggregated_posterior": with_cells("get_aggregated_posterior"),
     "get_anndata_manager": lambda m, a, f: m.get_anndata_manager(m.adata, required=True),

@@ -12,6 +12,7 @@ from scipy import sparse
 
 import splicedvae as sv
 from splicedvae.atlas.readers import opened
+from splicedvae.counts import named_layers
 
 IDS = [
     "ENSMUSG00000000001.5",
@@ -252,7 +253,7 @@ def test_counts_and_names_of_each_layout(layout, tmp_path):
     ):
         assert isinstance(counts, sparse.csr_matrix) and counts.dtype == np.float32
         np.testing.assert_array_equal(counts.toarray(), truth)
-    assert set(cells.layers) == {"spliced", "unspliced"}
+    assert set(named_layers(cells)) == {"spliced", "unspliced"}
     assert list(cells.obs_names) == CELLS
     assert list(cells.var["gene_ids"]) == IDS
     if layout in NO_SYMBOLS:
