@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,6 +51,15 @@ def put_json(path: Path, content: dict | list) -> None:
     put(path, json.dumps(content, indent=1).encode())
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder, if it is there, although zarr's own thread may still be writing in it."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.02)
+
+
 def write_shard(
     path: Path, k: int, rows: list[dict], genes: pd.DataFrame, min_counts, max_missing, project
 ) -> list[dict[str, Any]]:
@@ -60,7 +70,7 @@ def write_shard(
         if done.exists():
             return json.loads(done.read_text())["samples"]
         for leftover in (final, part):
-            shutil.rmtree(leftover, ignore_errors=True)
+            remove(leftover)
         try:
             taken = [_take(row, genes, min_counts, max_missing, project) for row in rows]
             told = [told for told, *_ in taken]
@@ -76,13 +86,14 @@ def write_shard(
             put_json(done, {"n_cells": len(codes), "samples": told, "sha256": checksums(final)})
             return told
         except OSError as error:
-            shutil.rmtree(final, ignore_errors=True)
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             text = f"The disk is full: shard {k} of {path} can't be written. Complete ones are kept"
             raise OSError(error.errno, f"{text}; make room, and the same call goes on") from error
         finally:
-            shutil.rmtree(part, ignore_errors=True)
+            remove(part)
+            if not done.exists():
+                remove(final)
 
 
 def _take(

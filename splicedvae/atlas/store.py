@@ -19,7 +19,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.metadata import version
@@ -33,7 +32,7 @@ import pandas as pd
 import zarr
 from tqdm.auto import tqdm
 
-from ._shards import alone, checksums, put, put_json, write_shard
+from ._shards import alone, checksums, put, put_json, remove, write_shard
 from .readers import stripped
 
 FORMAT = 1
@@ -134,7 +133,7 @@ def build_store(
                         logger.warning("Left out %s: %s", row["sample"], row["skipped"])
     finally:  # a process that was ended from outside leaves its folder
         for k in mine:
-            shutil.rmtree(path / f"shards/{k:04d}.tmp", ignore_errors=True)
+            remove(path / f"shards/{k:04d}.tmp")
     try:
         store = Store(path)
     except FileNotFoundError as error:
