@@ -255,7 +255,7 @@ class HierarchicalLinear(nn.Module):
         logit = h @ weights[..., self.own :].mT + self.bias
         if self.own:
             width = self.own_width.exp()
-            logit = logit + own * (width * weights[..., None, :, 0])
+            logit = torch.addcmul(logit, own, width * weights[..., None, :, 0])
         if not self.training or given:
             return logit
         variance = self.log_variance.exp().sum(0)

@@ -12,10 +12,13 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from scvi import REGISTRY_KEYS
+from scvi.distributions import NegativeBinomial
 from scvi.module import VAE
+from scvi.module._constants import MODULE_KEYS
 from scvi.module.base import LossOutput, auto_move_data
 
 from .head import RATIO_LOSSES, RatioHead, one_of, ratio_loss
+from .likelihood import QuickNegativeBinomial
 
 RatioLoss = Literal["quasi_binomial", "binomial", "beta_binomial", "mse", "weighted_mse", "l1"]
 
@@ -184,6 +187,11 @@ class SplicedVAEModule(VAE):
         and observed ratios over the minibatch: to log each score at every step would cost more
         than the head, so :class:`splicedvae.training.SplicedVAEPlan` adds them up.
         """
+        px = generative_outputs[MODULE_KEYS.PX_KEY]
+        if type(px) is NegativeBinomial:
+            theta = self.px_r.exp() if self.dispersion == "gene" else px.theta
+            px = QuickNegativeBinomial(px, theta)
+            generative_outputs = generative_outputs | {MODULE_KEYS.PX_KEY: px}
         elbo = super().loss(tensors, inference_outputs, generative_outputs, kl_weight=kl_weight)
         spliced, unspliced = tensors[SPLICED], tensors[UNSPLICED]  # (B, G)
         # a cell in which one form was never seen has no such layer: its ratios are not known

@@ -67,6 +67,8 @@ def optimizer(
     for parameter in parameters:
         key = getattr(parameter, "lr_scale", 1.0), getattr(parameter, "scheduled", False)
         groups.setdefault(key, []).append(parameter)
+    if kind != "RMSprop":
+        settings = {"fused": True} | settings  # one pass over all parameters
     return OPTIMIZERS[kind](
         [
             {"params": group, "lr": lr * scale, "scheduled": scheduled}
