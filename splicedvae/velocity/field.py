@@ -8,6 +8,7 @@ import numpy as np
 import scanpy as sc
 from anndata import AnnData
 from scipy import sparse
+from tqdm.auto import tqdm
 
 from ..checks import check_anndata, check_cells, coordinates, same_genes, shown, unchanged_on_error
 from ..counts import (
@@ -18,7 +19,7 @@ from ..counts import (
     total_counts,
     unnormalised,
 )
-from .steady_state import MIN_GAMMA, MIN_R2, PERCENTILE, quiet_scvelo, slopes, smoothed
+from .steady_state import DELAY, MIN_GAMMA, MIN_R2, PERCENTILE, quiet_scvelo, slopes, smoothed
 
 logger = logging.getLogger("splicedvae")
 
@@ -50,6 +51,7 @@ def embed(
     seed: int = 0,
     umap: bool = True,
     overwrite: bool = False,
+    progress: bool = True,
 ) -> None:
     """Principal components, neighbour graph and UMAP of log-normalised counts, by scanpy.
 
@@ -69,6 +71,8 @@ def embed(
         False leaves an embedding that is there as it is.
     overwrite
         Replace an embedding or a graph that is there.
+    progress
+        Show a bar, if it takes long.
 
     Raises
     ------
@@ -94,10 +98,18 @@ def embed(
     cells = AnnData(counts, obs=adata.obs[[]], var=adata.var[[]])
     sc.pp.normalize_total(cells)
     sc.pp.log1p(cells)
-    sc.pp.pca(cells, n_comps=min(n_pcs, cells.n_obs - 1, cells.n_vars - 1), random_state=seed)
-    sc.pp.neighbors(cells, n_neighbors=n_neighbors, random_state=seed)
+    n_pcs = min(n_pcs, cells.n_obs - 1, cells.n_vars - 1)
+    steps = {
+        "components": lambda: sc.pp.pca(cells, n_comps=n_pcs, random_state=seed),
+        "graph": lambda: sc.pp.neighbors(cells, n_neighbors=n_neighbors, random_state=seed),
+    }
     if umap:
-        sc.tl.umap(cells, random_state=seed)
+        steps["UMAP"] = lambda: sc.tl.umap(cells, random_state=seed)
+    with tqdm(total=len(steps), delay=DELAY, disable=not progress) as bar:
+        for name, step in steps.items():
+            bar.set_description(name)
+            step()
+            bar.update()
     with unchanged_on_error(adata):
         for name in embeddings:
             adata.obsm[name] = cells.obsm[name]
@@ -209,6 +221,7 @@ def fit(
     n_draws: int = 20,
     seed: int = 0,
     overwrite: bool = False,
+    progress: bool = True,
 ) -> None:
     r"""Velocity of cells from two layers of counts, by scVelo's stochastic model.
 
@@ -252,6 +265,8 @@ def fit(
         Of the draws.
     overwrite
         Replace layers of these names.
+    progress
+        Show a bar, if it takes long.
 
     Raises
     ------
@@ -283,7 +298,7 @@ def fit(
         if missing := {f"{vkey}_gamma", f"{vkey}_genes"} - set(reference.var):
             raise KeyError(f"The reference has no fit: var {sorted(missing)} is missing.")
     if reference is None:
-        gamma, top, r2 = slopes(adata, s, u, n_draws, seed, spread)
+        gamma, top, r2 = slopes(adata, s, u, n_draws, seed, spread, progress)
         genes = (r2 > MIN_R2) & (top > MIN_GAMMA)
         gamma = np.where(genes, gamma, top)
     else:

@@ -1,9 +1,9 @@
 r"""The slope of the steady state, by which velocity is read from spliced and unspliced counts.
 
 scVelo's stochastic model (Bergen et al. 2020) reads velocity as the residual of a line through the
-origin, :math:`v = M_u - \gamma M_s`, from size-normalised counts averaged over neighbours. All of
-it is scVelo's own code but for :func:`stochastic_gamma`, whose loop over genes fails there with
-numpy 2.4 and newer.
+origin, :math:`v = M_u - \gamma M_s`, from size-normalised counts averaged over neighbours. It is
+scVelo's own code but for :func:`stochastic_gamma`, whose loop over genes fails there with numpy 2.4
+and newer, and for the averages, which there take the time of two sparse matrices' product.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from contextlib import contextmanager
 import numpy as np
 from anndata import AnnData
 from scipy import sparse
+from tqdm.auto import tqdm
 
 from ..ratios._entries import clipped
 
 PERCENTILE = 95  # the cells above it decide the slope, scVelo's default
+DELAY = 3  # seconds after which a bar is shown
 MIN_R2, MIN_GAMMA = 0.01, 0.01  # scVelo's bounds for a velocity gene
 
 
@@ -101,8 +103,18 @@ def smoothed(adata: AnnData, spliced: sparse.csr_matrix, unspliced: sparse.csr_m
         cells.obsp[name] = adata.obsp[name]
     with quiet_scvelo() as scv:
         scv.pp.normalize_per_cell(cells, enforce=True)
-        scv.pp.moments(cells, n_pcs=None, n_neighbors=None)
+    s, u = (cells.layers[name].toarray() for name in layers)
+    cells.layers["Ms"], cells.layers["Mu"] = _averages(cells, s, u)
     return cells
+
+
+def _averages(cells: AnnData, *values: np.ndarray) -> Iterator[np.ndarray]:
+    """Of each cell and its neighbours, by scVelo's weights (cells, genes)."""
+    with quiet_scvelo():
+        from scvelo.preprocessing.neighbors import get_connectivities
+
+        weights = get_connectivities(cells)
+    return (np.asarray(weights @ x, dtype=np.float32) for x in values)
 
 
 def slopes(
@@ -112,6 +124,7 @@ def slopes(
     n_draws: int = 20,
     seed: int = 0,
     concentration: np.ndarray | None = None,
+    progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Slopes of the steady state, from counts or, for expected counts, from draws of them.
 
@@ -127,6 +140,8 @@ def slopes(
         Of the draws.
     concentration
         Beta-binomial concentration of each gene (genes,); None for binomial draws.
+    progress
+        Show a bar, if it takes long.
 
     Returns
     -------
@@ -136,17 +151,19 @@ def slopes(
     pairs = [(spliced, unspliced)]
     if n_draws and not (_whole(spliced) and _whole(unspliced)):
         pairs = draws(spliced, unspliced, n_draws, seed, concentration)
+        pairs = tqdm(pairs, "slopes", n_draws, unit="draw", delay=DELAY, disable=not progress)
     return tuple(np.mean([_slopes(smoothed(adata, *pair)) for pair in pairs], axis=0))
 
 
 def _slopes(cells: AnnData) -> np.ndarray:
+    s, u = (cells.layers[name].toarray() for name in ("spliced", "unspliced"))
+    second = _averages(cells, s * s, s * u)
     with quiet_scvelo():
-        from scvelo.preprocessing.moments import second_order_moments
         from scvelo.tools.velocity import Velocity
 
         steady = Velocity(cells, r2_adjusted=None)
         steady.compute_deterministic(perc=[5, PERCENTILE])
-        matrices = steady._Ms, steady._Mu, *second_order_moments(cells), steady._residual
+    matrices = steady._Ms, steady._Mu, *second, steady._residual
     gamma = stochastic_gamma(*(x.astype(np.float64) for x in matrices))
     return np.stack([gamma, steady._gamma, steady._r2])
 
