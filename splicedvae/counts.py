@@ -173,6 +173,43 @@ def checked_counts(
     return counts
 
 
+def modality_values(adata: AnnData, name: str, teaches: bool = False) -> sparse.csr_array:
+    """Values of a second modality.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes.
+    name
+        Of the layer.
+    teaches
+        Whether something is to be learnt from them, so that they may not all be missing.
+
+    Returns
+    -------
+    CSR float64, (cells, genes); not a number where a value is missing.
+
+    Raises
+    ------
+    KeyError
+        There is no such layer.
+    ValueError
+        It holds something that is no number or infinite, or all are missing and must not be.
+    """
+    values = checked_values(f"layer {name!r}", get_layer(adata, name))
+    if (infinite := np.isinf(values.data)).any():
+        gene = adata.var_names[values.indices[np.argmax(infinite)]]
+        raise ValueError(
+            f"layer {name!r} is infinite in gene {gene}; give NaN where a value is missing."
+        )
+    if teaches and not (np.isfinite(values.data) & (values.data != 0)).any():
+        raise ValueError(
+            f"layer {name!r} is missing, or 0, in all cells: there is no second modality. Leave "
+            "modality_layer out."
+        )
+    return values
+
+
 def checked_layers(
     adata: AnnData,
     spliced_layer: str = "spliced",

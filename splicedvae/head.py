@@ -7,6 +7,7 @@ S posterior samples.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -47,6 +48,23 @@ def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
 
 
 @dataclass
+class ModalityStatistics:
+    """What the head is told of a second modality, over the training cells in which it was measured.
+
+    Attributes
+    ----------
+    depth
+        Median sum of a cell's values if they are counts, else 0, a scalar.
+    mean, std
+        Of each gene's values, log-normalised if they are counts, (G,).
+    """
+
+    depth: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+
+
+@dataclass
 class GeneStatistics:
     """What the head is told of the training cells before it starts; a number per gene, (G,), each.
 
@@ -68,6 +86,8 @@ class GeneStatistics:
         How little counts scatter about a ratio, see :func:`splicedvae.metrics.fit_concentration`.
     measured
         Share of the cells in which both forms were counted, a scalar.
+    modality
+        Of a second modality; None without one.
     """
 
     gene_logit: torch.Tensor
@@ -79,6 +99,7 @@ class GeneStatistics:
     gene_weight: torch.Tensor
     concentration: torch.Tensor
     measured: torch.Tensor
+    modality: ModalityStatistics | None = None
 
 
 class Features(nn.Module):
@@ -90,30 +111,106 @@ class Features(nn.Module):
         G.
     n_components
         k, the number of principal components.
+    own_total
+        Read each gene's own count for itself too.
+    modality
+        Read each gene's own value of a second modality, such as the accessibility of its region.
     """
 
-    def __init__(self, n_genes: int, n_components: int):
+    def __init__(
+        self, n_genes: int, n_components: int, own_total: bool = True, modality: bool = False
+    ):
         super().__init__()
+        self.own_total, self.modality = own_total, modality
         self.register_buffer("depth", torch.tensor(1e4))
         self.register_buffer("own_mean", torch.zeros(n_genes))
         self.register_buffer("own_std", torch.ones(n_genes))
         self.register_buffer("components", torch.zeros(n_genes, n_components))
+        if modality:
+            self.register_buffer("modality_depth", torch.tensor(0.0))
+            self.register_buffer("modality_mean", torch.zeros(n_genes))
+            self.register_buffer("modality_std", torch.ones(n_genes))
 
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def start(self, statistics: GeneStatistics) -> None:
+        """Take what was measured on the training cells.
+
+        Parameters
+        ----------
+        statistics
+            Of these cells.
+        """
+        for name in ("depth", "own_mean", "own_std"):
+            getattr(self, name).copy_(getattr(statistics, name))
+        k = min(self.components.shape[1], statistics.components.shape[1])
+        self.components[:, :k] = statistics.components[:, :k]
+        if self.modality:
+            for name in ("depth", "mean", "std"):
+                getattr(self, f"modality_{name}").copy_(getattr(statistics.modality, name))
+
+    def forward(
+        self, x: torch.Tensor, modality: torch.Tensor | None = None
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
         r"""Log-normalise counts, :math:`\log(1 + d\, x_g / \sum_h x_h)`, and read them.
 
         Parameters
         ----------
         x
             Input counts, (B, G).
+        modality
+            Values of the second modality, (B, G), if there is one.
 
         Returns
         -------
-        The gene's own count, standardised by the training cells, (B, G), and the principal
-        components of all genes', of variance 1 there, (B, k).
+        What is each gene's own, standardised by the training cells, (B, G) each: its count, and
+        its value of the second modality, which is 0 where it is missing. And the principal
+        components of all genes' counts, of variance 1 in the training cells, (B, k).
         """
-        own = torch.log1p(self.depth * x / x.sum(-1, keepdim=True).clamp_min(1)) - self.own_mean
-        return own / self.own_std, own @ self.components
+        count = log_normalised(x, self.depth) - self.own_mean
+        own = [count / self.own_std] if self.own_total else []
+        if self.modality:
+            values, measured = measured_modality(modality, self.modality_depth)
+            standardised = (values - self.modality_mean) / self.modality_std
+            own.append(torch.where(measured, standardised, 0.0))
+        return own, count @ self.components
+
+
+def log_normalised(x: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:
+    r"""Counts scaled to one depth in every cell, plus one, logged.
+
+    Parameters
+    ----------
+    x
+        Counts, (B, G).
+    depth
+        A scalar.
+
+    Returns
+    -------
+    (B, G).
+    """
+    return torch.log1p(depth * x / x.sum(-1, keepdim=True).clamp_min(1))
+
+
+def measured_modality(
+    modality: torch.Tensor, depth: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values of a second modality, and where there are any.
+
+    Parameters
+    ----------
+    modality
+        (B, G); not a number where it is missing. A cell whose values are all 0 was not measured.
+    depth
+        That counts are log-normalised to; 0 takes the values as they are.
+
+    Returns
+    -------
+    Values, 0 where there are none, and whether there are, both (B, G).
+    """
+    there = torch.isfinite(modality)
+    values = torch.where(there, modality, 0.0)
+    there = there & (values != 0).any(-1, keepdim=True)
+    return torch.where(depth > 0, log_normalised(values, depth), values), there
 
 
 class HierarchicalLinear(nn.Module):
@@ -121,6 +218,9 @@ class HierarchicalLinear(nn.Module):
 
     .. math:: \eta_{cg} = b_g + (A^\top h_c) \cdot w_g + a\, o_{cg} v_g, \qquad
               (w_g, v_g) \sim \mathcal N(C\, l_g,\; \sigma_g^2 I)
+
+    A gene's value of a second modality is another own feature, with another :math:`a` and
+    :math:`v_g`.
 
     Few genes have counts enough to tell their weights :math:`(w_g, v_g)` alone, so all genes share
     a prior that is learnt with them. Its mean :math:`C\, l_g` is what the gene's loadings
@@ -140,6 +240,8 @@ class HierarchicalLinear(nn.Module):
         Length of l, less the 1 that it begins with.
     own
         Read the gene's own count too.
+    modality
+        Read its own value of a second modality too.
     n_covariates
         How many features, the last ones, are covariates: they have a width each and are not mixed
         with the others.
@@ -163,10 +265,12 @@ class HierarchicalLinear(nn.Module):
         own: bool = True,
         n_covariates: int = 0,
         copies: int = 1,
+        modality: bool = False,
     ):
         super().__init__()
-        # the own count's weight comes first: scArches adds the columns of new batches at the end
-        self.own, width = int(own), n_features + own
+        # own features' weights come first: scArches adds the columns of new batches at the end
+        self.n_own = own + modality
+        width = n_features + self.n_own
         self.bias = nn.Parameter(torch.zeros(n_genes))
         self.mean = nn.Parameter(torch.zeros(copies, n_genes, width))
         self.log_variance = nn.Parameter(torch.zeros(copies, n_genes, width))
@@ -174,6 +278,7 @@ class HierarchicalLinear(nn.Module):
         self.mixing = nn.Parameter(self.START * torch.eye(n_features - n_covariates))
         self.covariate_width = nn.Parameter(torch.full((n_covariates,), math.log(self.START)))
         self.own_width = nn.Parameter(torch.tensor(math.log(self.START))) if own else None
+        self.modality_width = nn.Parameter(torch.tensor(math.log(self.START))) if modality else None
         self.of_loadings = nn.Parameter(torch.zeros(1 + n_loadings, width))
         self.register_buffer("loadings", torch.ones(n_genes, 1 + n_loadings))
         self.register_buffer("gene_logit", torch.zeros(n_genes))
@@ -220,13 +325,13 @@ class HierarchicalLinear(nn.Module):
 
         Returns
         -------
-        (S, G, features), the own count's weight first.
+        (S, G, features), the own features' weights first.
         """
         noise = torch.randn(n, *self.mean.shape, device=self.mean.device)
         return _difference(self.mean + self.log_variance.mul(0.5).exp() * noise, dim=1)
 
     def forward(
-        self, h: torch.Tensor, own: torch.Tensor, weights: torch.Tensor | None = None
+        self, h: torch.Tensor, own: Sequence[torch.Tensor], weights: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Logits: with weights drawn anew for each cell in training, else with their means.
 
@@ -239,7 +344,7 @@ class HierarchicalLinear(nn.Module):
         h
             Features, (B, features) or (S, B, features).
         own
-            The genes' own counts, standardised, (B, G).
+            What is each gene's own, standardised, (B, G) each, see :class:`Features`.
         weights
             From :meth:`draw`, for S samples of `h`; None for the posterior.
 
@@ -252,16 +357,16 @@ class HierarchicalLinear(nn.Module):
         d = len(self.mixing)
         mixing = self.mixing.detach() if self.remembers else self.mixing
         h = torch.cat([h[..., :d] @ mixing, h[..., d:] * self.covariate_width.exp()], dim=-1)
-        logit = h @ weights[..., self.own :].mT + self.bias
-        if self.own:
-            width = self.own_width.exp()
-            logit = torch.addcmul(logit, own, width * weights[..., None, :, 0])
+        logit = h @ weights[..., self.n_own :].mT + self.bias
+        widths = [w.exp() for w in (self.own_width, self.modality_width) if w is not None]
+        for k, (o, width) in enumerate(zip(own, widths, strict=True)):
+            logit = torch.addcmul(logit, o, width * weights[..., None, :, k])
         if not self.training or given:
             return logit
         variance = self.log_variance.exp().sum(0)
-        spread = h.square() @ variance[:, self.own :].mT
-        if self.own:
-            spread = torch.addcmul(spread, own.square(), width.square() * variance[:, 0])
+        spread = h.square() @ variance[:, self.n_own :].mT
+        for k, (o, width) in enumerate(zip(own, widths, strict=True)):
+            spread = torch.addcmul(spread, o.square(), width.square() * variance[:, k])
         return torch.addcmul(logit, spread.sqrt(), torch.randn_like(logit))
 
     def penalty(self) -> torch.Tensor:
@@ -313,18 +418,27 @@ class PenalisedLinear(nn.Module):
 
     Parameters
     ----------
-    n_features, n_genes, own, copies
+    n_features, n_genes, own, copies, modality
         As in :class:`HierarchicalLinear`.
     l2
         The penalty :math:`\tau`, a normal prior of that precision; 0 for none.
     """
 
-    def __init__(self, n_features: int, n_genes: int, own: bool, copies: int, l2: float):
+    def __init__(
+        self,
+        n_features: int,
+        n_genes: int,
+        own: bool,
+        copies: int,
+        l2: float,
+        modality: bool = False,
+    ):
         super().__init__()
         self.l2 = l2
         self.bias = nn.Parameter(torch.zeros(n_genes))
         self.mean = nn.Parameter(torch.zeros(copies, n_genes, n_features))
         self.own_weight = nn.Parameter(torch.zeros(n_genes)) if own else None
+        self.modality_weight = nn.Parameter(torch.zeros(n_genes)) if modality else None
 
     def start(self, statistics: GeneStatistics) -> None:
         """Set intercepts to the gene means.
@@ -349,7 +463,9 @@ class PenalisedLinear(nn.Module):
         """
         return None
 
-    def forward(self, h: torch.Tensor, own: torch.Tensor, weights: None = None) -> torch.Tensor:
+    def forward(
+        self, h: torch.Tensor, own: Sequence[torch.Tensor], weights: None = None
+    ) -> torch.Tensor:
         """Logits.
 
         Parameters
@@ -362,7 +478,10 @@ class PenalisedLinear(nn.Module):
         (B, G) or (S, B, G).
         """
         logit = h @ _difference(self.mean).mT + self.bias
-        return logit if self.own_weight is None else torch.addcmul(logit, own, self.own_weight)
+        of_own = [w for w in (self.own_weight, self.modality_weight) if w is not None]
+        for o, weight in zip(own, of_own, strict=True):
+            logit = torch.addcmul(logit, o, weight)
+        return logit
 
     def penalty(self) -> torch.Tensor:
         r"""Minus the log of the prior, without its constant.
@@ -371,7 +490,7 @@ class PenalisedLinear(nn.Module):
         -------
         :math:`\tfrac{\tau}{2} \lVert W \rVert^2`, a scalar.
         """
-        weights = (self.mean, self.own_weight)
+        weights = (self.mean, self.own_weight, self.modality_weight)
         return self.l2 / 2 * sum(w.square().sum() for w in weights if w is not None)
 
 
@@ -411,6 +530,8 @@ class RatioHead(nn.Module):
         genes, cannot carry.
     n_components
         Number of principal components, at most one less than genes.
+    modality
+        Add one weight per gene on its value of a second modality.
     n_cats
         Number of categories of each categorical covariate, the batch last.
     n_continuous_cov
@@ -430,6 +551,7 @@ class RatioHead(nn.Module):
         dropout_rate: float = 0.1,
         own_total: bool = True,
         n_components: int = 0,
+        modality: bool = False,
         n_cats: tuple[int, ...] = (),
         n_continuous_cov: int = 0,
         l2: float | None = None,
@@ -454,15 +576,15 @@ class RatioHead(nn.Module):
             )
         )
         k = min(n_components, n_genes - 1)
-        self.features = Features(n_genes, k)
+        self.features = Features(n_genes, k, own_total, modality)
         if l2 is None:
             n_loadings = min(N_LOADINGS, n_genes - 1)
             n_covariates = 0 if hidden else n_in - n_latent
             self.output = HierarchicalLinear(
-                k + widths[-1], n_genes, n_loadings, own_total, n_covariates, copies
+                k + widths[-1], n_genes, n_loadings, own_total, n_covariates, copies, modality
             )
         else:
-            self.output = PenalisedLinear(k + widths[-1], n_genes, own_total, copies, l2)
+            self.output = PenalisedLinear(k + widths[-1], n_genes, own_total, copies, l2, modality)
         # measured on the training cells by `start`, saved with the weights
         self.log_concentration = nn.Parameter(torch.full((n_genes,), math.log(20.0)))
         self.register_buffer("gene_weight", torch.ones(n_genes))
@@ -484,10 +606,7 @@ class RatioHead(nn.Module):
             self.log_concentration.copy_(statistics.concentration.log())
             self.gene_weight.copy_(statistics.gene_weight)
             self.measured.copy_(statistics.measured)
-            for name in ("depth", "own_mean", "own_std"):
-                getattr(self.features, name).copy_(getattr(statistics, name))
-            k = min(self.features.components.shape[1], statistics.components.shape[1])
-            self.features.components[:, :k] = statistics.components[:, :k]
+            self.features.start(statistics)
             self.started.fill_(True)
 
     def meet(self, cells: torch.Tensor) -> None:
@@ -509,6 +628,7 @@ class RatioHead(nn.Module):
         cats: tuple[torch.Tensor, ...] = (),
         cont: torch.Tensor | None = None,
         weights: torch.Tensor | None = None,
+        modality: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Logit of each gene's splicing ratio.
 
@@ -524,12 +644,14 @@ class RatioHead(nn.Module):
             Continuous covariates, (B, C).
         weights
             Drawn from their posterior, (S, G, features); None for their means.
+        modality
+            Values of a second modality, (B, G), if the head reads one.
 
         Returns
         -------
         Logits, (B, G) or (S, B, G).
         """
-        own, components = self.features(x)
+        own, components = self.features(x, modality)
         covariates = [] if cont is None else [cont]
         covariates += [
             F.one_hot(c.squeeze(-1).long(), n).to(z.dtype)

@@ -35,7 +35,7 @@ from .checks import (
 )
 from .counts import input_layer
 from .minibatches import InMemorySplitter
-from .module import SPLICED, UNSPLICED, RatioLoss, SplicedVAEModule
+from .module import MODALITY, SPLICED, UNSPLICED, RatioLoss, SplicedVAEModule
 from .prediction import SplicingMixin
 
 
@@ -101,6 +101,7 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
     ):
         if adata is None and registry is None:
             raise ValueError("Give adata that setup_anndata has seen, or a datamodule's registry.")
+        known = registry or self._get_most_recent_anndata_manager(adata, required=True).registry
         # every argument is spelled out: one hidden in **kwargs would be lost when `load` rebuilds
         super().__init__(
             adata,
@@ -123,6 +124,7 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             head_l2=head_l2,
             head_latent=head_latent,
             detach_head=detach_head,
+            modality=MODALITY in known["field_registries"],
         )
         self._model_summary_string = (
             f"SplicedVAE with n_latent: {n_latent}, n_hidden: {n_hidden}, n_layers: {n_layers}, "
@@ -144,6 +146,7 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
         size_factor_key: str | None = None,
         categorical_covariate_keys: list[str] | None = None,
         continuous_covariate_keys: list[str] | None = None,
+        modality_layer: str | None = None,
         **kwargs,
     ) -> None:
         """Say where the raw counts and the covariates are.
@@ -169,6 +172,11 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             ``"spliced"`` (exonic reads only).
         categorical_covariate_keys, continuous_covariate_keys
             Further columns of ``obs``.
+        modality_layer
+            A second modality that the head reads beside the counts: a value for each gene, such as
+            the accessibility or methylation of its region. Whole numbers are taken for counts and
+            log-normalised, other values as they are; both are standardised by gene. Where it is
+            not a number, and in a cell without any value but 0, it is missing, and says nothing.
         **kwargs
             For :meth:`scvi.data.AnnDataManager.register_fields`.
 
@@ -195,6 +203,8 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
                 CategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical_covariate_keys),
                 NumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous_covariate_keys),
             ]
+            if modality_layer is not None:
+                fields.append(LayerField(MODALITY, modality_layer, is_count_data=False))
             manager = AnnDataManager(fields=fields, setup_method_args=setup_method_args)
             manager.register_fields(adata, **kwargs)
             cls.register_manager(manager)
@@ -265,12 +275,15 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             if len(parts[0]) % batch_size == 1:  # another cell sits out in each epoch
                 datasplitter_kwargs.setdefault("drop_last", True)
         if datamodule is None:
-            counts = start.counts(self, parts[0])
+            counts, modality = start.counts(self, parts[0]), start.modality(self, parts[0])
+        elif self.module.head.features.modality:
+            raise ValueError("A stream has no second modality; train on cells in memory.")
         else:
-            counts = start.stacked(datamodule.sample_dataloader())
+            counts, modality = start.stacked(datamodule.sample_dataloader()), None
         head = self.module.head
         if not head.started:
-            head.start(start.gene_statistics(*counts, head.features.components.shape[1]))
+            n_components = head.features.components.shape[1]
+            head.start(start.gene_statistics(*counts, n_components, modality))
         head.meet(torch.tensor([counts[0].shape[0], *(layer.sum() for layer in counts)]).double())
         plan_kwargs = training.plan(optimizer, lr, max_epochs, plan_kwargs)
         self.module.train()  # after `load` it is in eval mode, which Lightning would keep

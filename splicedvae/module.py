@@ -23,6 +23,7 @@ from .likelihood import QuickNegativeBinomial
 RatioLoss = Literal["quasi_binomial", "binomial", "beta_binomial", "mse", "weighted_mse", "l1"]
 
 SPLICED, UNSPLICED = "spliced", "unspliced"  # registry keys of the two count layers
+MODALITY = "modality"  # and of a second modality, where there is one
 REDUCTIONS = ("sum", "mean")
 
 
@@ -67,6 +68,8 @@ class SplicedVAEModule(VAE):
         The head sees the ``"mean"`` of q(z|x) or a ``"sample"`` of it.
     detach_head
         Keep the head's gradient from the encoder: scVI, and a regression on its latent.
+    modality
+        Minibatches hold a second modality, and the head reads it.
     **vae_kwargs
         What else :class:`scvi.module.VAE` takes.
     """
@@ -91,6 +94,7 @@ class SplicedVAEModule(VAE):
         head_l2: float | None = None,
         head_latent: Literal["mean", "sample"] = "sample",
         detach_head: bool = False,
+        modality: bool = False,
         **vae_kwargs,
     ):
         super().__init__(
@@ -120,6 +124,7 @@ class SplicedVAEModule(VAE):
             dropout_rate=dropout_rate,
             own_total=own_total,
             n_components=n_components,
+            modality=modality,
             n_cats=(*(n_cats_per_cov or ()), n_batch),
             n_continuous_cov=n_continuous_cov,
             l2=head_l2,
@@ -158,7 +163,8 @@ class SplicedVAEModule(VAE):
         cats = tensors.get(REGISTRY_KEYS.CAT_COVS_KEY)
         cats = () if cats is None else torch.split(cats, 1, dim=1)
         cont = tensors.get(REGISTRY_KEYS.CONT_COVS_KEY)
-        return self.head(z, x, (*cats, batch_index), cont, weights)
+        modality = tensors[MODALITY] if self.head.features.modality else None
+        return self.head(z, x, (*cats, batch_index), cont, weights, modality)
 
     def loss(
         self,

@@ -36,6 +36,7 @@ from .counts import (
     checked_layers,
     get_layer,
     input_layer,
+    modality_values,
     named_layers,
     no_empty_cell,
     tell_missing_form,
@@ -164,6 +165,9 @@ def stand_in(adata: AnnData, registry: dict, any_batch: bool = False) -> AnnData
             tell_missing_form(
                 adata, pair, "What the model reads is no total, its ratios are biased."
             )
+    if (name := arguments.get("modality_layer")) is not None:
+        empty = sparse.csr_array(adata.shape, dtype=np.float32)  # missing in every cell
+        layers[name] = modality_values(adata, name) if name in held else empty
     for name in {layer, *forms} & set(held) - set(layers):
         layers[name] = checked_counts(f"layer {name!r}", held[name], adata.var_names)
     if layer not in layers and arguments["input"] == "total" and set(forms) <= set(layers):
@@ -286,6 +290,10 @@ def prepared(
             query.layers[name] = ready(checked_counts(f"layer {given!r}", held[given]))
         elif name != target:
             query.layers[name] = sparse.csr_matrix(query.shape, dtype=np.float32)
+    if (name := arguments.get("modality_layer")) is not None and name in held:
+        values = modality_values(adata, name).toarray()[:, columns]
+        values[:, source < 0] = np.nan  # not zero: nobody measured it
+        query.layers[name] = values.astype(np.float32)
     return query
 
 
@@ -428,6 +436,8 @@ def check_setup(
         Counts or covariates are not what a model reads, or one of both forms is empty.
     """
     check_covariates(adata, arguments, source_registry, extend_categories)
+    if (name := arguments.get("modality_layer")) is not None and source_registry is None:
+        modality_values(adata, name, teaches=True)
     names = arguments["spliced_layer"], arguments["unspliced_layer"]
     forms = checked_layers(adata, *names)
     empty = [not layer.sum() for layer in forms]

@@ -11,8 +11,9 @@ from scipy.special import logit
 from scvi import REGISTRY_KEYS
 from scvi.model import SCVI
 
-from .head import N_LOADINGS, GeneStatistics
-from .module import SPLICED, UNSPLICED
+from .counts import checked_values
+from .head import N_LOADINGS, GeneStatistics, ModalityStatistics, measured_modality
+from .module import MODALITY, SPLICED, UNSPLICED
 from .ratios._entries import pooled_ratio
 from .ratios._features import LogPCA
 from .ratios.ceilings import fit_concentration
@@ -36,6 +37,46 @@ def counts(model: SCVI, cells: np.ndarray) -> tuple[sparse.csr_matrix, ...]:
     """
     registry = model.adata_manager
     return tuple(sparse.csr_matrix(registry.get_from_registry(key))[cells] for key in KEYS)
+
+
+def modality(model: SCVI, cells: np.ndarray) -> ModalityStatistics | None:
+    """What the head is told of the second modality of some of a model's cells.
+
+    Whole numbers, none negative, are counts, and log-normalised; other values are taken as they
+    are. Each gene is then standardised over the cells in which it was measured.
+
+    Parameters
+    ----------
+    model
+        A :class:`splicedvae.SplicedVAE` with its cells.
+    cells
+        Positions.
+
+    Returns
+    -------
+    Statistics of each gene; None if the model has no second modality.
+
+    Raises
+    ------
+    ValueError
+        It was measured in none of the cells.
+    """
+    if not model.module.head.features.modality:
+        return None
+    values = checked_values("The modality", model.adata_manager.get_from_registry(MODALITY))[cells]
+    dense = torch.as_tensor(values.toarray(), dtype=torch.float32)
+    known = values.data[np.isfinite(values.data)]
+    counts = (known >= 0).all() and (known == np.rint(known)).all()
+    there = measured_modality(dense, torch.tensor(0.0))[1]
+    if not (measured := there.any(-1)).any():
+        raise ValueError("The modality was measured in none of the training cells.")
+    sums = torch.where(there, dense, 0.0).sum(-1)[measured]
+    depth = sums.median() if counts else torch.tensor(0.0)
+    values, _ = measured_modality(dense, depth)
+    n = there.sum(0).clamp_min(1)
+    mean = values.sum(0) / n
+    variance = torch.where(there, values - mean, 0.0).square().sum(0) / n
+    return ModalityStatistics(depth, mean, variance.clamp_min(1e-4).sqrt())
 
 
 def stacked(batches: Iterable[dict[str, torch.Tensor]]) -> tuple[sparse.csr_matrix, ...]:
@@ -65,6 +106,7 @@ def gene_statistics(
     spliced: sparse.csr_matrix,
     unspliced: sparse.csr_matrix,
     n_components: int = 0,
+    modality: ModalityStatistics | None = None,
 ) -> GeneStatistics:
     """What :meth:`splicedvae.head.RatioHead.start` takes, from the training cells.
 
@@ -75,6 +117,8 @@ def gene_statistics(
     n_components
         Number of principal components of the log-normalised input, at least as many as loadings
         are read of; there are fewer if the cells are few or alike.
+    modality
+        From :func:`modality`.
 
     Returns
     -------
@@ -105,4 +149,5 @@ def gene_statistics(
         fit_concentration(spliced, unspliced, ratio),
         known.mean(),
     )
-    return GeneStatistics(*(torch.as_tensor(v, dtype=torch.float32) for v in values))
+    tensors = (torch.as_tensor(v, dtype=torch.float32) for v in values)
+    return GeneStatistics(*tensors, modality=modality)

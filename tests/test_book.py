@@ -14,6 +14,9 @@ import papermill
 import pytest
 from bs4 import BeautifulSoup
 
+import plain
+from colab import SITE
+
 pytestmark = pytest.mark.publishing
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,6 +168,61 @@ def test_notebooks_are_valid_and_empty(source):
     assert "profile" in book_build.declared_parameters(notebook)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{term}`the\ngene mean <gene mean>`", "[the gene mean]({}glossary.html#term-gene-mean)"),
+        ("{term}`D²`", "[D²]({}glossary.html#term-D2)"),
+        ("{doc}`chapter 5 <05_velocity>`", "[chapter 5]({}05_velocity.html)"),
+        ("{cite:p}`LaManno2018,Bergen2020`", "(La Manno et al., 2018; Bergen et al., 2020)"),
+        ("{cite:t}`LaManno2018`", "La Manno et al. (2018)"),
+        ("$$ a $$ (eq-kinetics)", r"$$ a \tag{{1}} $$"),
+        ("{eq}`eq-kinetics`", "(1)"),
+        ("{eq}`eq-elbo`", "[(1) of chapter 2]({}02_architecture.html#equation-eq-elbo)"),
+        (":::{margin} Biology\n**Exon.** Kept.\n:::", "> **Biology**\n>\n> **Exon.** Kept."),
+        (":::{exercise} Why?\n:label: ex-why\nSay.\n:::", "**Exercise. Why?**\n\nSay."),
+        (
+            ":::{solution} ex-why\n:class: dropdown\nSo.\n:::",
+            "<details><summary>Solution</summary>\n\nSo.\n\n</details>",
+        ),
+    ],
+)
+def test_marks_of_myst_become_plain(text, expected):
+    assert plain.markdown(text, "01_data") == expected.format(f"{SITE}/book/")
+
+
+def test_an_unknown_mark_of_myst_is_refused():
+    with pytest.raises(ValueError, match="is left as MyST"):
+        plain.markdown("{ref}`there`", "01_data")
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_notebooks_show_findings_folded_and_captions_as_text(name):
+    notebook = nbformat.read(ROOT / "book" / f"{name}.ipynb", as_version=4)
+    source = (ROOT / "book" / f"{name}.py").read_text()
+    codes = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    findings = [cell for cell in codes if "profiles.finding(" in cell.source]
+    assert findings and all(cell.metadata.cellView == "form" for cell in findings)
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert sum(text.startswith("*Figure ") for text in texts) == source.count('"name": "fig-')
+    assert not any(plain.RAW.search(text) for text in texts)
+
+
+@pytest.mark.slow
+@pytest.mark.publishing
+def test_links_of_notebooks_lead_to_places_of_the_site(smoke):
+    links = set()
+    for name in CHAPTERS:
+        text = (ROOT / "book" / f"{name}.ipynb").read_text()
+        links |= set(re.findall(re.escape(f"{SITE}/") + r"([\w/.-]+)#?([\w.-]*)", text))
+    assert len(links) > 100
+    pages = {}
+    for file, anchor in links:
+        if file not in pages:
+            pages[file] = set(re.findall(r'id="([^"]+)"', (smoke / "html" / file).read_text()))
+        assert not anchor or anchor in pages[file], f"{file}#{anchor}"
+
+
 # --- a book of one chapter, to see what faults do -------------------------------------------------
 
 CHAPTER = """\
@@ -190,7 +248,9 @@ def small_book(tmp_path):
     def make(last_line: str) -> Path:
         shutil.copytree(ROOT / "book" / "_static", tmp_path / "book" / "_static")
         (tmp_path / "book" / "tools").mkdir()
-        scripts = [f"book/tools/{name}.py" for name in ("build", "colab", "mathjax", "release")]
+        scripts = [
+            f"book/tools/{name}.py" for name in ("build", "colab", "mathjax", "plain", "release")
+        ]
         for name in ("pyproject.toml", "_config.yml", "book/references.bib", *scripts):
             shutil.copy(ROOT / name, tmp_path / name)
         (tmp_path / "_toc.yml").write_text(

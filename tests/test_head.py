@@ -104,7 +104,7 @@ def test_features_are_those_of_training(cells):
     given = statistics_of(x, 4)
     head.start(given)
     x = np.vstack([np.zeros(G), x]).astype(np.float32)  # a cell without counts is at log(1) = 0
-    own, components = head.features(torch.tensor(x))
+    (own,), components = head.features(torch.tensor(x))
     raw = log_normalised(x[1:].astype(float), float(given.depth))
     assert float(given.depth) == np.median(x[1:].sum(1))
     np.testing.assert_allclose(own[1:], (raw - raw.mean(0)) / raw.std(0), atol=1e-4)
@@ -126,9 +126,9 @@ def test_logit_of_each_gene_by_hand(copies):
         expected = linear.bias[gene] + h[:, :2] @ linear.mixing @ weights[gene, 1:3]
         expected = expected + linear.covariate_width.exp() * h[:, 2] * weights[gene, 3]
         expected = expected + linear.own_width.exp() * own[:, gene] * weights[gene, 0]
-        torch.testing.assert_close(linear(h, own)[:, gene], expected)
+        torch.testing.assert_close(linear(h, [own])[:, gene], expected)
     drawn = linear.draw(4)
-    several = linear(h.expand(4, 7, 3), own, drawn)
+    several = linear(h.expand(4, 7, 3), [own], drawn)
     for one, w in zip(several, drawn, strict=True):
         expected = linear.bias + h[:, :2] @ linear.mixing @ w[:, 1:3].T
         expected = expected + linear.covariate_width.exp() * h[:, 2:] * w[:, 3]
@@ -201,11 +201,11 @@ def test_logits_are_drawn_as_weights_would_be():
     linear = at_random(HierarchicalLinear(3, 4, 2)).train()
     h, own = torch.randn(6, 3), torch.randn(6, 4)
     with torch.no_grad():
-        drawn = torch.stack([linear(h, own) for _ in range(20_000)])
+        drawn = torch.stack([linear(h, [own]) for _ in range(20_000)])
         weights = linear.draw(20_000)
         linear.eval()
-        by_weights = torch.stack([linear(h, own, w[None])[0] for w in weights[:4000]])
-        mean = linear(h, own)
+        by_weights = torch.stack([linear(h, [own], w[None])[0] for w in weights[:4000]])
+        mean = linear(h, [own])
     torch.testing.assert_close(drawn.mean(0), mean, atol=0.15, rtol=0.03)
     torch.testing.assert_close(drawn.std(0), by_weights.std(0), rtol=0.06, atol=0.02)
     # E[log(1 + exp(eta))] by Gauss and Hermite
@@ -230,7 +230,10 @@ def fitted(linear, h, own, spliced, total, steps, lr=1e-3, train=None):
         for group, rate in zip(adam.param_groups, rates, strict=True):
             group["lr"] = rate * one_cycle(step, steps)
         adam.zero_grad()
-        loss = loss_of(linear(h, own), spliced, total - spliced).sum() + linear.penalty()
+        loss = (
+            loss_of(linear(h, [] if own is None else [own]), spliced, total - spliced).sum()
+            + linear.penalty()
+        )
         loss.backward()
         adam.step()
     return linear.eval()

@@ -133,10 +133,10 @@ def test_softmax_of_two_is_a_sigmoid_of_the_difference():
     two, one = (PenalisedLinear(L, G, False, copies, 0.0) for copies in (2, 1))
     torch.nn.init.normal_(two.mean)
     one.mean.data[0] = two.mean.data[0] - two.mean.data[1]
-    z, own = torch.randn(B, L), torch.zeros(B, G)
+    z = torch.randn(B, L)
     pair = torch.stack([z @ weight.T for weight in two.mean], 1)  # (B, 2, G)
-    torch.testing.assert_close(torch.softmax(pair, 1)[:, 0], torch.sigmoid(one(z, own)))
-    torch.testing.assert_close(two(z, own), one(z, own))
+    torch.testing.assert_close(torch.softmax(pair, 1)[:, 0], torch.sigmoid(one(z, [])))
+    torch.testing.assert_close(two(z, []), one(z, []))
 
 
 def test_own_total_moves_only_its_own_gene():
@@ -145,7 +145,7 @@ def test_own_total_moves_only_its_own_gene():
     z, own = torch.randn(B, L), torch.zeros(B, G)
     moved = own.clone()
     moved[:, 2] += 1
-    change = (linear(z, moved) - linear(z, own)).detach()
+    change = (linear(z, [moved]) - linear(z, [own])).detach()
     weight = (linear.own_width.exp() * linear.mean[0, 2, 0]).detach()
     torch.testing.assert_close(change[:, 2], weight.expand(B))
     assert (np.delete(change.numpy(), 2, axis=1) == 0).all()

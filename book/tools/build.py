@@ -4,10 +4,10 @@
     python book/tools/build.py results --profile smoke|standard|full
     python book/tools/build.py book    --profile smoke|standard|full
 
-A chapter is written as ``book/NN_name.py`` (py:percent). Its notebook is generated without outputs
-and committed, so that Colab can open it. The book itself is executed from the sources into a copy
-of the tree, ``_build/executed``, and that copy is what Jupyter Book renders: a page never shows an
-output that its source did not produce in this very build.
+A chapter is written as ``book/NN_name.py`` (py:percent). Its notebook is generated, in plain
+Markdown and without outputs, and committed, so that Colab can open it. The book itself is executed
+from the sources into a copy of the tree, ``_build/executed``, and that copy is what Jupyter Book
+renders: a page never shows an output that its source did not produce in this very build.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from papermill.exceptions import PapermillExecutionError
 
 # beside this script
 import mathjax
+import plain
 from colab import PROJECT, REPOSITORY, ROOT, SITE, run_time, setup_cell
 from release import branch, commit
 
@@ -79,8 +80,7 @@ def read_chapter(source: Path) -> nbformat.NotebookNode:
     notebook.cells[0].source = f"{title}\n\n{run_time(source.stem)}\n{opening}"
     setup = nbformat.v4.new_code_cell(setup_cell(source.stem), metadata={"tags": ["remove-cell"]})
     notebook.cells.insert(1, setup)  # after the title
-    for position, cell in enumerate(notebook.cells):
-        cell["id"] = hashlib.sha256(f"{position} {cell.cell_type}".encode()).hexdigest()[:8]
+    for cell in notebook.cells:
         cell.metadata.pop("lines_to_next_cell", None)  # jupytext's own note
     notebook.metadata = nbformat.from_dict(
         {
@@ -90,6 +90,13 @@ def read_chapter(source: Path) -> nbformat.NotebookNode:
         }
     )
     notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return with_ids(notebook)
+
+
+def with_ids(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Name cells by their position."""
+    for position, cell in enumerate(notebook.cells):
+        cell["id"] = hashlib.sha256(f"{position} {cell.cell_type}".encode()).hexdigest()[:8]
     return notebook
 
 
@@ -98,7 +105,7 @@ def write_notebooks(check: bool) -> None:
     stale = []
     for source in chapters():
         target = source.with_suffix(".ipynb")
-        text = nbformat.writes(read_chapter(source)) + "\n"
+        text = nbformat.writes(with_ids(plain.notebook(read_chapter(source), source.stem))) + "\n"
         if target.exists() and target.read_text() == text:
             continue
         stale.append(target.relative_to(ROOT).as_posix())

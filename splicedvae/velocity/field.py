@@ -107,7 +107,7 @@ def embed(
         steps["UMAP"] = lambda: sc.tl.umap(cells, random_state=seed)
     with tqdm(total=len(steps), delay=DELAY, disable=not progress) as bar:
         for name, step in steps.items():
-            bar.set_description(name)
+            bar.set_description(name, refresh=False)
             step()
             bar.update()
     with unchanged_on_error(adata):

@@ -1,0 +1,141 @@
+"""A second modality beside the counts: read, standardised, missing in some cells or in a query."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+import splicedvae as sv
+from splicedvae.head import Features, HierarchicalLinear, PenalisedLinear, measured_modality
+
+
+@pytest.fixture
+def chromatin(cells):
+    """Prepared cells with a simulated count of open chromatin by gene; the last 60 have none."""
+    adata = cells.copy()
+    rate = np.log1p(adata.layers["unspliced_true"]) + 0.2
+    counts = np.random.default_rng(0).poisson(rate)
+    counts[-60:] = 0
+    adata.layers["chromatin"] = sparse.csr_matrix(counts)
+    return adata
+
+
+def trained(adata, parts, **kwargs):
+    sv.SplicedVAE.setup_anndata(adata, modality_layer="chromatin", **kwargs)
+    model = sv.SplicedVAE(adata, n_latent=4, n_hidden=16)
+    model.train(4, split=parts[:2], accelerator="cpu", enable_progress_bar=False)
+    return model
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_logit_by_hand(own):
+    linear = HierarchicalLinear(3, 5, 0, own=own, modality=True).eval()
+    torch.nn.init.normal_(linear.mean)
+    h, features = torch.randn(7, 3), list(torch.randn(1 + own, 7, 5))
+    expected = h @ linear.mixing @ linear.mean[0, :, 1 + own :].T
+    widths = [w.exp() for w in (linear.own_width, linear.modality_width) if w is not None]
+    for k, (o, width) in enumerate(zip(features, widths, strict=True)):
+        expected = expected + o * width * linear.mean[0, :, k]
+    torch.testing.assert_close(linear(h, features), expected)
+    plain = PenalisedLinear(3, 5, own, 1, 30.0, modality=True)
+    torch.nn.init.normal_(plain.modality_weight)
+    torch.testing.assert_close(plain(h, features), features[-1] * plain.modality_weight)
+    torch.testing.assert_close(plain.penalty(), 15 * plain.modality_weight.square().sum())
+
+
+def test_missing_values_say_nothing():
+    values = torch.tensor([[2.0, 0, 6], [torch.nan, 1, 3], [0, 0, 0], [torch.nan] * 3])
+    counts, there = measured_modality(values, torch.tensor(4.0))
+    np.testing.assert_allclose(counts[0], np.log1p([1, 0, 3]), rtol=1e-6)
+    np.testing.assert_allclose(counts[1], np.log1p([0, 1, 3]), rtol=1e-6)
+    assert there.tolist() == [[True] * 3, [False, True, True], [False] * 3, [False] * 3]
+    as_they_are, _ = measured_modality(values, torch.tensor(0.0))
+    assert as_they_are[0].tolist() == [2, 0, 6]
+    features = Features(3, 0, own_total=False, modality=True)
+    features.modality_mean += 1
+    (own,), _ = features(torch.ones(4, 3), values)
+    assert own.tolist() == [[1, -1, 5], [0, 0, 2], [0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("values", ["counts", "shares"])
+def test_standardised_over_the_training_cells_that_have_it(values, chromatin, parts):
+    raw = chromatin.layers["chromatin"].toarray().astype(float)
+    if values == "shares":
+        raw = raw / 7
+        raw[5, 3] = np.nan
+        chromatin.layers["chromatin"] = raw
+    model = trained(chromatin, parts)
+    train = raw[parts[0]]
+    train = train[np.nansum(train, 1) > 0]
+    features = model.module.head.features
+    if values == "counts":
+        depth = np.sort(train.sum(1))[(len(train) - 1) // 2]  # PyTorch's median is a value
+        assert float(features.modality_depth) == depth
+        train = np.log1p(depth * train / train.sum(1, keepdims=True))
+    else:
+        assert float(features.modality_depth) == 0
+    np.testing.assert_allclose(features.modality_mean, np.nanmean(train, 0), rtol=1e-4)
+    std = np.maximum(np.nanstd(train, 0), 1e-2)
+    np.testing.assert_allclose(features.modality_std, std, rtol=1e-4)
+
+
+def test_queries_with_and_without(chromatin, parts, tmp_path):
+    model = trained(chromatin, parts)
+    own = model.get_splicing_ratio(return_numpy=True)
+    weight = model.module.head.output.mean[0, :, 1]
+    assert weight.abs().max() > 0  # it has learnt from the modality
+    without = chromatin.copy()
+    del without.layers["chromatin"]
+    query = sv.SplicedVAE.prepare_query_anndata(without, model)
+    blind = model.get_splicing_ratio(query, return_numpy=True)
+    np.testing.assert_array_equal(blind[-60:], own[-60:])
+    assert (blind[:-60] != own[:-60]).any(1).all()
+    np.testing.assert_array_equal(model.get_splicing_ratio(without, return_numpy=True), blind)
+    fewer = sv.SplicedVAE.prepare_query_anndata(chromatin[:, 5:].copy(), model)
+    assert np.isnan(fewer.layers["chromatin"][:, :5]).all()
+    whole = chromatin.layers["chromatin"].toarray()
+    np.testing.assert_array_equal(fewer.layers["chromatin"][:, 5:], whole[:, 5:])
+    assert np.isfinite(model.get_splicing_ratio(fewer, return_numpy=True)).all()
+    model.save(tmp_path / "model")
+    loaded = sv.SplicedVAE.load(tmp_path / "model", chromatin.copy())
+    np.testing.assert_array_equal(loaded.get_splicing_ratio(return_numpy=True), own)
+    draws = model.get_splicing_ratio(n_samples=3, return_mean=False)
+    assert draws.shape == (3, *own.shape)
+    model.impute_layers(query)
+
+
+def test_in_a_cell_without_it_other_cells_values_change_nothing(chromatin, parts):
+    """Not a number or all 0: the same."""
+    model = trained(chromatin, parts)
+    values = chromatin.layers["chromatin"].toarray().astype(np.float32)
+    values[-60:] = np.nan
+    other = chromatin.copy()
+    other.layers["chromatin"] = values
+    again = model.get_splicing_ratio(other, return_numpy=True)
+    np.testing.assert_array_equal(model.get_splicing_ratio(return_numpy=True), again)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (None, "chromatin"),
+        (0.0, "missing, or 0, in all cells"),
+        (np.inf, "infinite in gene"),
+        ("open", "no numbers"),
+    ],
+)
+def test_bad_modalities(values, message, chromatin):
+    if values is None:
+        del chromatin.layers["chromatin"]
+    else:
+        kind = object if isinstance(values, str) else float
+        chromatin.layers["chromatin"] = np.full(chromatin.shape, values, dtype=kind)
+    with pytest.raises((KeyError, ValueError), match=message):
+        sv.SplicedVAE.setup_anndata(chromatin, modality_layer="chromatin")
+    assert "_scvi_uuid" not in chromatin.uns
+
+
+def test_measured_in_no_training_cell(chromatin, parts):
+    late = np.arange(chromatin.n_obs)[-60:]
+    with pytest.raises(ValueError, match="none of the training cells"):
+        trained(chromatin, (late[:40], late[40:]))
