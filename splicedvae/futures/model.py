@@ -31,12 +31,13 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
-from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
+from sklearn.neighbors import NearestNeighbors
 from torch import nn
 from tqdm.auto import tqdm
 
 from ..checks import check_cells, coordinates, numbers, positions
 from .pairs import Days, Transitions
+from .states import ELSEWHERE, nearest_states
 
 logger = logging.getLogger("splicedvae")
 
@@ -322,21 +323,23 @@ class Futures:
         ValueError
             There are fewer than two terminal states.
         """
-        names, states = self._classifier(list(terminal), cluster_key, n_neighbors)
+        if cluster_key not in self.adata.obs:
+            raise KeyError(f"There is no obs[{cluster_key!r}]; name the column with the states.")
+        labels = self.adata.obs[cluster_key]
+        states = nearest_states(self._coordinates(self.adata), labels, terminal, n_neighbors)
         first = horizon is None
         if first:
             start = self._start(cells)[1]
-            horizon = 50.0 if self.time_key is None else float(self._last - start.min())
+            horizon = 50.0 if self.time_key is None else float(self._last - start.max())
         walked = self.paths(cells, horizon, n, 25 if first else 1, noise, seed)
-        arrived = np.zeros((walked.shape[0], walked.shape[2], len(names)))
+        arrived = np.zeros((walked.shape[0], walked.shape[2], len(terminal) + 1))
         for k in range(0 if first else 1, walked.shape[1]):
-            shares = states(walked[:, k].reshape(-1, walked.shape[-1])).reshape(arrived.shape)
             going_on = arrived[..., :-1].sum(-1) < 0.5  # those in no terminal state yet
-            arrived[going_on] = shares[going_on]
+            arrived[going_on] = states(walked[:, k][going_on])
         index = cells.obs_names if isinstance(cells, AnnData) else self.adata.obs_names[
             positions("cells", cells, self.adata.n_obs)
         ]
-        return pd.DataFrame(arrived.mean(0), index=index, columns=names)
+        return pd.DataFrame(arrived.mean(0), index=index, columns=[*terminal, ELSEWHERE])
 
     def support(self, places: np.ndarray) -> np.ndarray:
         """Whether places lie among the cells.
@@ -348,11 +351,12 @@ class Futures:
 
         Returns
         -------
-        Boolean (places,): the nearest cell is no farther than cells are from their own nearest
-        neighbour, but for the farthest hundredth of them.
+        Boolean (places,): the nearest cell is no farther than cells are from their tenth
+        neighbour, but for the loneliest hundredth of them.
         """
-        tree = NearestNeighbors(n_neighbors=2).fit(self._places)
-        own = tree.kneighbors(self._places)[0][:, 1]
+        tree = NearestNeighbors(n_neighbors=min(11, len(self._places))).fit(self._places)
+        some = np.random.default_rng(0).permutation(len(self._places))[:N_CHECKED]
+        own = tree.kneighbors(self._places[some])[0][:, -1]
         found = tree.kneighbors((places - self._centre) / self._unit, n_neighbors=1)[0][:, 0]
         return found <= np.quantile(own, SUPPORT_QUANTILE)
 
@@ -541,30 +545,3 @@ class Futures:
         if self.time_key is None:
             return places, np.zeros(len(places))
         return places, numbers(source, self.time_key, "day")[chosen]
-
-    def _classifier(self, terminal: list[str], cluster_key: str, n_neighbors: int):
-        """Names of the states, and a function from places to their shares."""
-        if len(set(terminal)) < 2:
-            raise ValueError(
-                f"terminal={terminal} names fewer than two states: with one, each cell's fate is "
-                f"certain. Name two or more categories of obs[{cluster_key!r}]."
-            )
-        if cluster_key not in self.adata.obs:
-            raise KeyError(f"There is no obs[{cluster_key!r}]; name the column with the states.")
-        labels = self.adata.obs[cluster_key]
-        known = labels.notna().to_numpy()
-        found = labels[known].astype(str)
-        if missing := [name for name in terminal if name not in set(found)]:
-            raise KeyError(f"obs[{cluster_key!r}] has no state {missing}; it has {sorted(set(found))}.")
-        names = [*terminal, "elsewhere"]
-        codes = found.map({name: k for k, name in enumerate(terminal)}).fillna(len(terminal))
-        tree = KNeighborsClassifier(min(n_neighbors, len(codes)))
-        tree.fit(self._places[known], codes.to_numpy(dtype=int))
-
-        def shares(places: np.ndarray) -> np.ndarray:
-            result = np.zeros((len(places), len(names)))
-            scaled = (places - self._centre) / self._unit
-            result[:, tree.classes_] = tree.predict_proba(scaled)
-            return result
-
-        return names, shares
