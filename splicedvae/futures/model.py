@@ -5,11 +5,11 @@ r"""Futures: a network that learns how cells move from pairs of places, and draw
 
 .. math::
     \min_v \; \mathrm{E} \Big\| v\big((1 - a) z + a z', t\big) - \frac{z' - z}{\Delta} \Big\|^2,
-    \qquad a \sim \mathrm{U}(0, 1),
 
-which makes v the mean velocity of all pairs that pass a place. What the mean leaves out, the
-covariance :math:`\Sigma` of the pairs about it per unit of time, comes back as diffusion, and a
-future is a path of
+which makes v the mean velocity of all pairs that pass a place. Between days a is uniform on
+(0, 1). A velocity's step is short and the chain goes on from where it ends, so there a is 0. What
+the mean leaves out, the covariance :math:`\Sigma` of the pairs about it per unit of time, comes
+back as diffusion, and a future is a path of
 
 .. math:: dz = v(z, t) \, dt + \sigma \, \Sigma^{1/2} dW,
 
@@ -18,6 +18,10 @@ with the argument `noise` for :math:`\sigma`: 0 gives one path per cell, 1 the s
 **Diffusion.** A denoising diffusion model (Ho et al. 2020) learns the same pairs' whole conditional
 distribution, :math:`p(z' - z \mid z)`, and chains draws of it. `noise` scales the noise that the
 draw starts from and is given on its way.
+
+**Places.** A cell's coordinates carry the noise of its counts. With a velocity, what moves is the
+mean of a cell's neighbours, as in scVelo's moments; at the end a draw gets the deviation from this
+mean that a cell nearby has, so that it is as noisy as a cell.
 """
 
 from __future__ import annotations
@@ -42,11 +46,13 @@ from .states import ELSEWHERE, nearest_states
 logger = logging.getLogger("splicedvae")
 
 KINDS = ("flow", "diffusion")
-SUBSTEPS = {False: 2, True: 20}  # of the integration, for a step of a velocity, and between days
+SUBSTEPS = {False: 1, True: 20}  # of the integration, for a step of a velocity, and between days
 SMOOTHING = 0.1  # standard deviation about the line between a pair, in units of the space
 BETAS = np.linspace(0.005, 0.5, 20)  # variance that each level of the diffusion model adds
 CHUNK = 100_000  # draws that move together
 SUPPORT_QUANTILE, LEAST_SUPPORT = 0.99, 0.8
+N_NEIGHBORS = {False: 30, True: 1}  # whose mean is a cell's place, with a velocity and with days
+N_LENDERS = 10  # nearby cells, of which one lends its deviation
 N_CHECKED = 2000  # draws that the check of support looks at
 FORMAT = "splicedvae.futures 1"
 
@@ -82,6 +88,8 @@ class Futures:
         transport between a day and the next, and time is counted in days.
     kind
         ``"flow"`` or ``"diffusion"``, see :mod:`splicedvae.futures.model`.
+    n_neighbors
+        Cells whose mean is a cell's place, see above; None for 30 with a velocity, 1 with days.
     n_hidden
         Width of the network.
     seed
@@ -110,6 +118,7 @@ class Futures:
         vkey: str | Sequence[str] = "velocity",
         time_key: str | None = None,
         kind: str = "flow",
+        n_neighbors: int | None = None,
         n_hidden: int = 128,
         seed: int = 0,
     ):
@@ -124,7 +133,11 @@ class Futures:
         self._unit = float(np.sqrt(places.var(0).mean()))
         if not self._unit > 0:
             raise ValueError(f"All cells lie at one place in obsm[{use_rep!r}].")
-        self._places = (places - self._centre) / self._unit
+        if n_neighbors is None:
+            n_neighbors = N_NEIGHBORS[time_key is not None]
+        self.n_neighbors = min(n_neighbors, adata.n_obs)
+        self._raw = (places - self._centre) / self._unit
+        self._places = self._smooth(self._raw)
         if time_key is None:
             self._pairs = Transitions(adata, self._places, self.vkeys)
             self._check_neighbours()
@@ -213,6 +226,8 @@ class Futures:
             It was not fitted, the horizon is not positive, or coordinates are of other cells.
         """
         places = self.paths(cells, horizon, n, n_times=1, noise=noise, seed=seed)[:, -1]
+        if noise and self.n_neighbors > 1:
+            places = places + self._deviations(places, seed)
         flat = places.reshape(-1, places.shape[-1])
         chosen = np.random.default_rng(seed).permutation(len(flat))[:N_CHECKED]
         if (supported := self.support(flat[chosen]).mean()) < LEAST_SUPPORT:
@@ -245,7 +260,8 @@ class Futures:
 
         Returns
         -------
-        Array (n, n_times + 1, cells, dimensions), the start first.
+        Array (n, n_times + 1, cells, dimensions), the start first; the means that move, without
+        the deviations that :meth:`sample` adds.
 
         Raises
         ------
@@ -326,7 +342,8 @@ class Futures:
         if cluster_key not in self.adata.obs:
             raise KeyError(f"There is no obs[{cluster_key!r}]; name the column with the states.")
         labels = self.adata.obs[cluster_key]
-        states = nearest_states(self._coordinates(self.adata), labels, terminal, n_neighbors)
+        places = self._places * self._unit + self._centre
+        states = nearest_states(places, labels, terminal, n_neighbors)
         first = horizon is None
         if first:
             start = self._start(cells)[1]
@@ -354,9 +371,9 @@ class Futures:
         Boolean (places,): the nearest cell is no farther than cells are from their tenth
         neighbour, but for the loneliest hundredth of them.
         """
-        tree = NearestNeighbors(n_neighbors=min(11, len(self._places))).fit(self._places)
-        some = np.random.default_rng(0).permutation(len(self._places))[:N_CHECKED]
-        own = tree.kneighbors(self._places[some])[0][:, -1]
+        tree = NearestNeighbors(n_neighbors=min(11, len(self._raw))).fit(self._raw)
+        some = np.random.default_rng(0).permutation(len(self._raw))[:N_CHECKED]
+        own = tree.kneighbors(self._raw[some])[0][:, -1]
         found = tree.kneighbors((places - self._centre) / self._unit, n_neighbors=1)[0][:, 0]
         return found <= np.quantile(own, SUPPORT_QUANTILE)
 
@@ -382,6 +399,7 @@ class Futures:
                 "vkey": self.vkeys,
                 "time_key": self.time_key,
                 "kind": self.kind,
+                "n_neighbors": self.n_neighbors,
                 "n_hidden": self.n_hidden,
                 "seed": self.seed,
             },
@@ -451,7 +469,7 @@ class Futures:
         return self._network(torch.cat(inputs, dim=1))
 
     def _flow_loss(self, now, following, t, gap, rng) -> torch.Tensor:
-        a = torch.rand(len(now), 1, generator=rng)
+        a = torch.rand(len(now), 1, generator=rng) * self._pairs.timed
         between = (1 - a) * now + a * following
         between = between + SMOOTHING * torch.randn(now.shape, generator=rng)
         drift = self._asked(between, t=t + a[:, 0] * gap) * self._step / gap[:, None]
@@ -506,7 +524,7 @@ class Futures:
         covariance = np.cov(np.concatenate(rest).T, bias=True).reshape(self._places.shape[1], -1)
         return covariance + 1e-8 * np.eye(len(covariance))
 
-    # --- cells ------------------------------------------------------------------------------------
+    # --- places ------------------------------------------------------------------------------------
 
     def _coordinates(self, adata: AnnData) -> np.ndarray:
         places = coordinates(adata, self.use_rep, "; name the space that cells lie in.")
@@ -514,13 +532,30 @@ class Futures:
             raise ValueError(f"obsm[{self.use_rep!r}] must be cells × dimensions.")
         return places
 
+    def _smooth(self, asked: np.ndarray) -> np.ndarray:
+        """Mean of the nearest fitted cells."""
+        if self.n_neighbors < 2:
+            return asked
+        tree = NearestNeighbors(n_neighbors=self.n_neighbors).fit(self._raw)
+        near = tree.kneighbors(asked, return_distance=False)
+        return self._raw[near].mean(1)
+
+    def _deviations(self, places: np.ndarray, seed: int) -> np.ndarray:
+        """How far a cell near each place is from its neighbours' mean."""
+        rng = np.random.default_rng(seed)
+        tree = NearestNeighbors(n_neighbors=min(N_LENDERS, len(self._raw))).fit(self._places)
+        flat = (places.reshape(-1, places.shape[-1]) - self._centre) / self._unit
+        near = tree.kneighbors(flat, return_distance=False)
+        lender = near[np.arange(len(near)), rng.integers(near.shape[1], size=len(near))]
+        return ((self._raw - self._places)[lender] * self._unit).reshape(places.shape)
+
     def _check_neighbours(self) -> None:
         """Refuse a latent space in which the velocity's neighbours are no nearer than any two."""
         graph = self._pairs.matrix.tocoo()
         rng = np.random.default_rng(0)
         edges = graph.row != graph.col
-        near = self._places[graph.row[edges]] - self._places[graph.col[edges]]
-        any_two = self._places[rng.permutation(len(self._places))] - self._places
+        near = self._raw[graph.row[edges]] - self._raw[graph.col[edges]]
+        any_two = self._raw[rng.permutation(len(self._raw))] - self._raw
         if len(near) and np.mean(near**2) > 0.9 * np.mean(any_two**2):
             raise ValueError(
                 f"In obsm[{self.use_rep!r}], neighbours in the velocity's graph are no nearer than "
@@ -536,7 +571,8 @@ class Futures:
                     f"obsm[{self.use_rep!r}] has {places.shape[1]} dimensions in these cells and "
                     f"{len(self._centre)} in those that were fitted; compute it by the same model."
                 )
-            places, chosen = (places - self._centre) / self._unit, np.arange(cells.n_obs)
+            places = self._smooth((places - self._centre) / self._unit)
+            chosen = np.arange(cells.n_obs)
         else:
             chosen, source = positions("cells", cells, self.adata.n_obs), self.adata
             places = self._places[chosen]
