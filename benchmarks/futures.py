@@ -14,6 +14,11 @@ Prints one JSON line with what is asked for, by default larry and simulator.
 The real cells are found as sv.data.larry says; without them ``larry`` is null.
 """
 
+import os
+
+for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # numba hands its number on to torch
+    os.environ.setdefault(name, "1")
+
 import argparse
 import json
 import logging
@@ -54,7 +59,7 @@ def simulator(seeds: range, size: str) -> dict:
     found = {}
     for seed in seeds:
         found[seed] = stage.simulator(seed, **stage.SETTINGS[size])
-        print(f"seed {seed} done", file=sys.stderr, flush=True)
+        print(json.dumps({"seed": seed, "rows": found[seed]}), file=sys.stderr, flush=True)
     names = next(iter(found.values()))
     rows = {
         name: {
