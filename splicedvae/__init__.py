@@ -4,7 +4,7 @@ import logging
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
-from . import baselines, data, metrics, trajectories, velocity
+from . import baselines, data, futures, metrics, trajectories, velocity
 from .model import SplicedVAE
 
 try:
@@ -42,6 +42,7 @@ __all__ = [
     "__version__",
     "baselines",
     "data",
+    "futures",
     "metrics",
     "trajectories",
     "velocity",

@@ -20,9 +20,18 @@ from sklearn.model_selection import train_test_split
 
 from .checks import as_text, check_cells, column, positions, shown
 from .counts import checked_layers, named_layers, tell_missing_form
-from .simulate import simulate
+from .simulate import futures_true, simulate
 
-__all__ = ["check", "pancreas", "prepare", "read", "simulate", "split"]  # noqa: F822, see below
+__all__ = [  # noqa: F822, see below
+    "check",
+    "futures_true",
+    "larry",
+    "pancreas",
+    "prepare",
+    "read",
+    "simulate",
+    "split",
+]
 
 logger = logging.getLogger("splicedvae")
 
@@ -39,7 +48,7 @@ ENVIRONMENT_VARIABLE = "SPLICEDVAE_DATA"
 
 # Imported when first asked for: the book's fits depend on all that this module imports, and none of
 # them needs to be made anew when a reader learns another format.
-_LATE = {"check": ".checkup", "read": ".readers"}
+_LATE = {"check": ".checkup", "larry": ".futures.larry", "read": ".readers"}
 
 
 def __getattr__(name: str):

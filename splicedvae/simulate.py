@@ -72,6 +72,10 @@ FOLD_LOG_SD = 1.85  # fold change between a gene's two rates is exp(|normal|)
 SWITCH_SHARE = 0.75  # share of genes that change their rate in a stage
 INDUCED_BY = 0.4  # inductions come in this first part of a stage: cells still see the new level
 
+#: What a stage does to each gene, in ``varm``, genes × stages: u and s at its start, the rates of
+#: transcription before and after the switch, and when that comes.
+KINETICS = ("unspliced_start", "spliced_start", "rate_before", "rate_after", "switch_delay")
+
 # Counts, matched to those cells on the 1,126 genes (of a published 2,000) with at least 20 shared
 # counts; measured there: 2.34 counts per cell and gene, standard deviation of log depth 0.28,
 # 38 % zeros in S + U, 18 % unspliced (16 % over all genes), median excess dispersion 0.31.
@@ -150,6 +154,8 @@ def simulate(
     - ``obs["clusters"]``, ``obs["time_true"]`` (1/beta since the start of Ductal;
       it goes on counting along each lineage);
     - ``var["gamma_true"]``: e gamma / beta, the slope that scVelo fits;
+    - the kinetics, from which :func:`futures_true` continues: ``var`` ``degradation`` (gamma),
+      ``capture`` (w) and ``capture_ratio`` (e), and ``varm`` of ``KINETICS``, genes × stages;
     - ``uns["provenance"]``.
 
     Raises
@@ -167,42 +173,27 @@ def simulate(
     cluster, progress = _place_cells(n_obs, rng)
     gamma = GAMMA_MEDIAN * rng.lognormal(0, GAMMA_LOG_SD, n_vars)
     high = np.exp(np.abs(rng.normal(0, FOLD_LOG_SD, n_vars)))
-    u, s, recent_u, recent_s, time = _trajectories(cluster, progress, gamma, high, rng)
-    w, e = _capture(u.mean(0), s.mean(0), rng)
+    *states, stages, time = _trajectories(cluster, progress, gamma, high, rng)
+    w, e = _capture(states[0].mean(0), states[1].mean(0), rng)
     title = "simulated pancreas"
     if programme_seed is not None:
         title = f"simulated tissue {programme_seed}"
         rng = np.random.default_rng((seed, programme_seed))
         cluster, progress = _place_cells(n_obs, rng)
-        u, s, recent_u, recent_s, time = _trajectories(cluster, progress, gamma, high, rng)
-    spliced_true, unspliced_true = w * s, w * e * u
-
-    burst = rng.gamma(BURST_SHAPE, 1 / BURST_SHAPE, u.shape) - 1
-    noise_s, noise_u = rng.gamma(CAPTURE_SHAPE, 1 / CAPTURE_SHAPE, (2, *u.shape))
-    size = _mean_one_lognormal(DEPTH_LOG_SD, n_obs, rng)
-    size_u = size * _mean_one_lognormal(UNSPLICED_CELL_LOG_SD, n_obs, rng)
-    spliced = rng.poisson(size * (spliced_true + burst * w * recent_s) * noise_s)
-    unspliced = rng.poisson(size_u * (unspliced_true + burst * w * e * recent_u) * noise_u)
-
-    counts = {
-        "spliced": csr_matrix(spliced.astype(np.int32)),
-        "unspliced": csr_matrix(unspliced.astype(np.int32)),
-    }
-    truth = {
-        "spliced_true": spliced_true,
-        "unspliced_true": unspliced_true,
-        "velocity_true": unspliced_true - e * gamma * spliced_true,
-    }
+        *states, stages, time = _trajectories(cluster, progress, gamma, high, rng)
+    layers = _layers(*states, gamma, w, e, rng)
     return AnnData(
-        X=counts["spliced"].copy(),
-        layers=counts | {name: layer.astype(np.float32) for name, layer in truth.items()},
+        X=layers["spliced"].copy(),
+        layers=layers,
         obs=pd.DataFrame(
             {"clusters": pd.Categorical(cluster, categories=list(STAGES)), "time_true": time},
             index=[f"cell_{i:05d}" for i in range(1, n_obs + 1)],
         ),
         var=pd.DataFrame(
-            {"gamma_true": e * gamma}, index=[f"sim_{i:04d}" for i in range(1, n_vars + 1)]
+            {"gamma_true": e * gamma, "degradation": gamma, "capture": w, "capture_ratio": e},
+            index=[f"sim_{i:04d}" for i in range(1, n_vars + 1)],
         ),
+        varm=stages,
         uns={
             "provenance": {
                 "source": "simulated",
@@ -216,6 +207,93 @@ def simulate(
     )
 
 
+def futures_true(adata: AnnData, horizon: float, n: int = 1, seed: int = 0) -> AnnData:
+    """Draw where simulated cells are after some time, from their known kinetics.
+
+    A cell at a branch point takes each branch as often as the branch has cells. At the end of a
+    lineage it keeps its last rates of transcription.
+
+    Parameters
+    ----------
+    adata
+        Cells from :func:`simulate`, or some of them, or some of their genes.
+    horizon
+        Time ahead, in 1/beta.
+    n
+        Draws per cell.
+    seed
+        Of the branches and of the counts.
+
+    Returns
+    -------
+    AnnData of shape (n × cells, genes), first all cells of the first draw. Its layers and
+    ``obs`` are as those of :func:`simulate`: expectations, and counts with their noise.
+    ``obs["origin"]`` names the cell and ``obs["draw"]`` counts draws.
+
+    Raises
+    ------
+    KeyError
+        The cells do not say their kinetics: they were not simulated, or by an older version.
+    ValueError
+        The horizon is not a finite time from 0 on, or `n` is below 1.
+    """
+    wanted = {"degradation", "capture", "capture_ratio"} - set(adata.var) | (
+        set(KINETICS) - set(adata.varm)
+    )
+    wanted |= {"clusters", "time_true"} - set(adata.obs)
+    if wanted:
+        raise KeyError(
+            f"These cells do not say {sorted(wanted)}: only cells of sv.data.simulate have known "
+            "futures."
+        )
+    if not (np.isfinite(horizon) and horizon >= 0) or n < 1:
+        raise ValueError(f"horizon={horizon}, n={n}: give a time from 0 on and one draw or more.")
+    rng = np.random.default_rng(seed)
+    names = list(STAGES)
+    stage = np.tile(adata.obs["clusters"].astype(str).map(names.index).to_numpy(), n)
+    starts: dict[str | None, float] = {}
+    for name, (parent, _, _) in STAGES.items():
+        starts[name] = starts[parent] + STAGES[parent][2] if parent else 0.0
+    start = np.array(list(starts.values()))
+    t = np.tile(adata.obs["time_true"].to_numpy(), n) - start[stage] + horizon
+    for k, name in enumerate(names):  # parents come first
+        children = [i for i, child in enumerate(names) if STAGES[child][0] == name]
+        if not children:
+            continue
+        leaves = np.flatnonzero((stage == k) & (t >= STAGES[name][2]))
+        shares = np.array([STAGES[names[i]][1] for i in children])
+        stage[leaves] = rng.choice(children, len(leaves), p=shares / shares.sum())
+        t[leaves] -= STAGES[name][2]
+
+    gamma = adata.var["degradation"].to_numpy()
+    states = np.empty((4, len(stage), adata.n_vars))
+    for k in np.unique(stage):
+        here = stage == k
+        kinetic = [np.asarray(adata.varm[name])[:, k] for name in KINETICS]
+        states[:, here] = _states(t[here][:, None], *kinetic, gamma)
+    w, e = (adata.var[name].to_numpy() for name in ("capture", "capture_ratio"))
+    layers = _layers(*states, gamma, w, e, rng)
+    draw = np.repeat(np.arange(n), adata.n_obs)
+    origin = np.tile(adata.obs_names, n)
+    obs = pd.DataFrame(
+        {
+            "clusters": pd.Categorical(np.array(names)[stage], categories=names),
+            "time_true": start[stage] + t,
+            "origin": origin,
+            "draw": draw,
+        },
+        index=[f"{cell}, future {k + 1}" for cell, k in zip(origin, draw, strict=True)],
+    )
+    provenance = adata.uns.get("provenance", {}) | {"n_obs": len(obs), "simulated": True}
+    return AnnData(
+        layers["spliced"].copy(),
+        layers=layers,
+        obs=obs,
+        var=adata.var.copy(),
+        uns={"provenance": provenance},
+    )
+
+
 def _place_cells(n_obs: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Cluster of each cell, in the real shares, and its progress through it in [0, 1)."""
     shares = np.array([share for _, share, _ in STAGES.values()])
@@ -226,40 +304,84 @@ def _place_cells(n_obs: int, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     return cluster, first + (1 - first) * rng.random(n_obs)
 
 
+def _states(
+    t: np.ndarray,
+    u0: np.ndarray,
+    s0: np.ndarray,
+    before: np.ndarray,
+    after: np.ndarray,
+    delay: np.ndarray,
+    gamma: np.ndarray,
+) -> tuple[np.ndarray, ...]:
+    """u and s (cells, genes) at times t (cells, 1) of a stage, and their part of BURST_WINDOW."""
+    at_switch = kinetics(u0, s0, before, gamma, np.minimum(t, delay))
+    u, s = kinetics(*at_switch, after, gamma, np.maximum(t - delay, 0))
+    switched = t > delay
+    recent = np.minimum(np.where(switched, t - delay, t), BURST_WINDOW)
+    alpha = np.where(switched, after, before)
+    return u, s, *kinetics(0.0, 0.0, alpha, gamma, recent)
+
+
+def _layers(
+    u: np.ndarray,
+    s: np.ndarray,
+    recent_u: np.ndarray,
+    recent_s: np.ndarray,
+    gamma: np.ndarray,
+    w: np.ndarray,
+    e: np.ndarray,
+    rng: np.random.Generator,
+) -> dict[str, csr_matrix | np.ndarray]:
+    """Counts of cells in these states, with their noise, and the expectations."""
+    spliced_true, unspliced_true = w * s, w * e * u
+    burst = rng.gamma(BURST_SHAPE, 1 / BURST_SHAPE, u.shape) - 1
+    noise_s, noise_u = rng.gamma(CAPTURE_SHAPE, 1 / CAPTURE_SHAPE, (2, *u.shape))
+    size = _mean_one_lognormal(DEPTH_LOG_SD, len(u), rng)
+    size_u = size * _mean_one_lognormal(UNSPLICED_CELL_LOG_SD, len(u), rng)
+    spliced = rng.poisson(size * (spliced_true + burst * w * recent_s) * noise_s)
+    unspliced = rng.poisson(size_u * (unspliced_true + burst * w * e * recent_u) * noise_u)
+    truth = {
+        "spliced_true": spliced_true,
+        "unspliced_true": unspliced_true,
+        "velocity_true": unspliced_true - e * gamma * spliced_true,
+    }
+    return {
+        "spliced": csr_matrix(spliced.astype(np.int32)),
+        "unspliced": csr_matrix(unspliced.astype(np.int32)),
+    } | {name: layer.astype(np.float32) for name, layer in truth.items()}
+
+
 def _trajectories(
     cluster: np.ndarray,
     progress: np.ndarray,
     gamma: np.ndarray,
     high: np.ndarray,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, ...]:
-    """u and s (cells, genes), the parts of them made within BURST_WINDOW, and time (cells,)."""
+) -> tuple:
+    """u and s (cells, genes), the parts of them made within BURST_WINDOW, KINETICS, time (cells,)."""
     n_vars = len(gamma)
-    u, s, recent_u, recent_s = np.empty((4, len(cluster), n_vars))
+    states = np.empty((4, len(cluster), n_vars))
     time = np.empty(len(cluster))
     low = np.ones(n_vars)
     alpha = np.where(rng.random(n_vars) < 0.5, low, high)
     ends = {None: (alpha, alpha / gamma, alpha, 0.0)}  # in steady state before Ductal
-    for stage, (parent, _, duration) in STAGES.items():
+    stages = {name: np.empty((n_vars, len(STAGES))) for name in KINETICS}
+    for k, (stage, (parent, _, duration)) in enumerate(STAGES.items()):
         u0, s0, before, start = ends[parent]
         after = np.where(rng.random(n_vars) < SWITCH_SHARE, low + high - before, before)
         latest = np.where(after > before, INDUCED_BY, 1.0)
         delay = duration * latest * rng.random(n_vars)
+        for name, values in zip(KINETICS, (u0, s0, before, after, delay), strict=True):
+            stages[name][:, k] = values
 
         here = cluster == stage
         # the last row is the end of the stage, where its children start
         t = np.append(progress[here], 1.0)[:, None] * duration
-        at_switch = kinetics(u0, s0, before, gamma, np.minimum(t, delay))
-        at_t = kinetics(*at_switch, after, gamma, np.maximum(t - delay, 0))
-        ends[stage] = (at_t[0][-1], at_t[1][-1], after, start + duration)
-        u[here], s[here] = at_t[0][:-1], at_t[1][:-1]
+        found = _states(t, u0, s0, before, after, delay, gamma)
+        ends[stage] = (found[0][-1], found[1][-1], after, start + duration)
+        states[:, here] = np.stack(found)[:, :-1]
         time[here] = start + t[:-1, 0]
-
-        switched = t[:-1] > delay
-        recent = np.minimum(np.where(switched, t[:-1] - delay, t[:-1]), BURST_WINDOW)
-        alpha = np.where(switched, after, before)
-        recent_u[here], recent_s[here] = kinetics(0.0, 0.0, alpha, gamma, recent)
-    return u, s, recent_u, recent_s, time
+    return *states, stages, time
 
 
 def _capture(
