@@ -57,15 +57,15 @@ ax = lab.plots.splicing_diagram()
 # ## What was counted
 #
 # The two forms are told apart afterwards, by where the reads of a molecule fall: in an intron, or
-# not. (An unspliced molecule of which only exons were read passes for spliced.) Our cells come
-# from the developing pancreas of the mouse at embryonic day 15.5 {cite:p}`Bastidas-Ponce2019`,
-# unless the banner above, which states their {term}`provenance`, calls them simulated. Here are a
-# few cells and four genes of which both forms are common.
+# not. (An unspliced molecule of which only exons were read passes for spliced.) Our cells come from
+# the developing pancreas of the mouse at embryonic day 15.5 {cite:p}`Bastidas-Ponce2019`. The
+# banner above states their {term}`provenance`; if it calls them simulated, they are. Here are a few
+# cells and four genes of which both forms are common.
 #
 # :::{margin} Biology
 # **Cells at day 15.5.** In a mouse embryo of this age the pancreas makes its hormone cells.
-# *Ductal* cells become endocrine progenitors (*EP*), in which the gene *Ngn3* is first low, then
-# high; these become *pre-endocrine* cells and end as *alpha*, *beta*, *delta* or *epsilon* cells,
+# *Ductal* cells become endocrine progenitors (*EP*). In these the gene *Ngn3* is first low, then
+# high. They become *pre-endocrine* cells and end as *alpha*, *beta*, *delta* or *epsilon* cells,
 # each with a hormone of its own. Beta cells make insulin.
 # :::
 
@@ -220,10 +220,10 @@ lab.profiles.finding(
 # ## What would a good score be?
 #
 # The paper reports a root mean squared error ({term}`RMSE`) of 0.1271 and a Pearson correlation of
-# $r = 0.67$ on held-out cells {cite:p}`SplicedVAE2026`. (By custom a correlation is called $r$ too.
-# In this book it then has a name, *Pearson r*, {term}`pooled r` or *within-gene r*, or stands
-# beside an RMSE; the $r$ of an entry is its ratio.) Neither figure means much until we know the
-# target. There are at least four ways to write down "the true ratio" of an entry:
+# $R = 0.67$ on held-out cells {cite:p}`SplicedVAE2026`. (A correlation is an upper-case $R$ here or
+# has a name, *Pearson r*, {term}`pooled r` or *within-gene r*. The lower-case $r$ of an entry is
+# its ratio.) Neither figure means much until we know the target. There are at least four ways to
+# write down "the true ratio" of an entry:
 #
 # *Observed* is $s/n$ wherever $n > 0$. *Min counts 5* is the same where $n \ge 5$, which drops the
 # worst of the noise and with it most entries. *Smoothed* replaces the counts by {term}`moments`,
@@ -312,20 +312,20 @@ lab.profiles.finding(
 # ## How well could anyone do?
 #
 # A perfect model would know the true $p$ of every entry, and would still be wrong about $r$,
-# because $r$ is a sample. The score of that perfect model is the {term}`noise ceiling`. We cannot
-# compute it directly, having no $p$, but counts carry a trace of how much $p$ varies: **two
+# because $r$ is a sample. The score of that perfect model is the {term}`noise ceiling`. We have no
+# $p$, so we cannot compute it directly. But counts carry a trace of how much $p$ varies: **two
 # molecules of the same gene in the same cell agree more often than two from different cells**. If
 # the gene's mean is $m$ and its $p$ varies over cells with variance $\varphi\, m (1-m)$, two
 # molecules of one cell are both spliced with probability
 #
 # $$ \mathrm{E}[p^2] = m^2 + \varphi\, m\,(1 - m). $$
 #
-# `thinning_ceiling` draws two molecules from each entry that has them (the smallest possible
-# {term}`thinning`), learns $\varphi$ from how often they agree, and from $\varphi$ the correlation
-# over cells that the true $p$ would reach within a gene. `bootstrap_ceiling` goes another way: it
-# fits a {term}`beta-binomial` to each gene, draws a $p$ and then an $s$ for each entry, and lets
-# that $p$ predict that $s$. Do they find the right answer? Only where we know it can we tell, so we
-# make counts from a known $p$ at four depths and score $p$ itself.
+# `thinning_ceiling` draws two molecules from each entry that has them, the smallest possible
+# {term}`thinning`. It learns $\varphi$ from how often they agree. From $\varphi$ follows the
+# correlation over cells that the true $p$ would reach within a gene. `bootstrap_ceiling` goes
+# another way. It fits a {term}`beta-binomial` to each gene, draws a $p$ and then an $s$ for each
+# entry, and lets that $p$ predict that $s$. Do they find the right answer? Only where we know it
+# can we tell, so we make counts from a known $p$ at four depths and score $p$ itself.
 #
 # :::{margin} Machine learning
 # **Irreducible error.** Even who knows the law of a coin cannot foretell its next toss. What is left
@@ -384,8 +384,8 @@ lab.profiles.finding(
 #    d(s, n, \hat p) = 2 \log \frac{p(s \mid n, r)}{p(s \mid n, \hat p)} . $$ (eq-d2)
 #
 # {term}`Within-gene r <within-gene r>` is the correlation of $\hat p$ with $r$ over the cells of
-# one gene, averaged over a list of genes that is fixed before any model runs, each weighted by the
-# cells in which it is seen. The gene mean has 0 in both by definition.
+# one gene. It is averaged over a list of genes that is fixed before any model runs, each weighted
+# by the cells in which it is seen. The gene mean has 0 in both by definition.
 
 # %%
 listed = sv.metrics.within_gene_list(n[train], n[test])
@@ -430,10 +430,10 @@ lab.profiles.finding(
 # ## What is real, and what is simulated?
 #
 # Where the real cells cannot be had, a simulated pancreas takes their place: the same eight cell
-# types, with equation {eq}`eq-kinetics` as the law of every gene. How like the real
-# thing is it? We compare the cells at hand with a simulation in depth, in sparsity, in the
-# unspliced share and in {term}`overdispersion`, both of the totals (the excess over Poisson
-# variance, relative to the squared mean) and of the ratios ($\varphi$ above).
+# types, with equation {eq}`eq-kinetics` as the law of every gene. How like the real thing is it? We
+# compare the cells at hand with a simulation in depth, in sparsity, in the unspliced share and in
+# {term}`overdispersion`. Totals are overdispersed by their excess over the Poisson variance,
+# relative to the squared mean; ratios by $\varphi$ above.
 
 
 # %%

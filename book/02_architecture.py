@@ -52,8 +52,8 @@ ax = lab.plots.architecture()
 # %% [markdown]
 # Read from left to right, this is a recipe for computing. Read from $z$ outwards, it is a story of
 # how the data came about. A cell has a state $z$, the {term}`latent`. The state fixes which share
-# $\rho_g$ of its RNA belongs to gene $g$, and, this is new, which share $\hat p_g$ of that gene's
-# RNA is spliced (with a hat, since it is the model's word for the true $p$). With the
+# $\rho_g$ of its RNA belongs to gene $g$. It also fixes, and this is new, which share $\hat p_g$ of
+# that gene's RNA is spliced. (The hat says that it is the model's word for the true $p$.) With the
 # {term}`library size` $\ell$, the counts $x = n$ and, among them, the spliced ones $s$ are then
 # drawn:
 #
@@ -527,8 +527,9 @@ show(HierarchicalLinear.forward)
 # $$ \mathcal L = -\mathrm{ELBO}(x) + \lambda \Big[ \sum_g \mathrm{loss}(s_g, u_g, \hat p_g)
 #    + \tfrac1N\, \mathrm{KL}\big(q(w) \,\|\, p(w)\big) \Big] . $$ (eq-objective)
 #
-# The price of the weights is divided by the number $N$ of training cells (of those in which both
-# forms were counted, since the others say nothing of ratios), because all of them share the weights. With 2,000 training cells, a minibatch of 100 bears a twentieth of it.
+# All training cells share the weights. So the price of the weights is divided by the number $N$ of
+# training cells. (It counts only those in which both forms were seen, since the others say nothing
+# of ratios.) With 2,000 training cells, a minibatch of 100 bears a twentieth of it.
 
 # %%
 show(SplicedVAEModule.loss)
@@ -693,10 +694,9 @@ lab.profiles.finding(
 )
 
 # %% [markdown]
-# (The head is young, and pulls harder as it learns; how the two splicing losses compare is what to
-# read off.) So $\lambda = 1$, read literally, leaves the encoder as it was: a mean over entries is
-# the sum per cell divided by the number of counted genes, and no weight of order one makes up for
-# that.
+# (The head is young, and pulls harder as it learns. Read off how the two splicing losses compare.)
+# So $\lambda = 1$, read literally, leaves the encoder as it was. A mean over entries is the sum per
+# cell divided by the number of counted genes, and no weight of order one makes up for that.
 #
 # What then is the right weight? There is one choice with a reason. Take the binomial, *sum* it over
 # genes as the ELBO does, and set $\lambda = 1$. Since $x = n = s + u$,

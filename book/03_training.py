@@ -2,13 +2,13 @@
 # # Does learning to splice make scVI better, and does scVI learn to splice?
 #
 # The paper makes two claims about training {cite:p}`SplicedVAE2026`. One is about the task: from
-# {term}`total counts <total count>` alone, the {term}`head` predicts
-# {term}`splicing ratios <splicing ratio>`. The other is about the model: the second task acts "as
-# an effective regularizer", so that the reconstruction loss (the negative {term}`ELBO`) falls and
-# the cell types separate better than in plain scVI. Does it, and do they? Both claims can be
-# measured, and both need company: a prediction needs the {term}`baseline` that knows nothing of
-# cells and the one that any statistician would try first, and a gain from a second task needs a
-# twin that does everything but share.
+# {term}`total counts <total count>` alone, the {term}`head` predicts {term}`splicing ratios
+# <splicing ratio>`. The other is about the model: the second task acts "as an effective
+# regularizer", so that the reconstruction loss (the negative {term}`ELBO`) falls and the cell types
+# separate better than in plain scVI. Does it, and do they? Both claims can be measured, and both
+# need company. A prediction needs two {term}`baselines <baseline>` beside it: the one that knows
+# nothing of cells, and the one that any statistician would try first. A gain from a second task
+# needs a twin that does everything but share.
 
 # %% tags=["parameters"]
 profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
@@ -113,12 +113,12 @@ lab.profiles.finding(
 # %% [markdown]
 # ## Better reconstruction?
 #
-# The paper's second claim needs care. If the head's gradient reaches the encoder (a
-# {term}`coupled head`), the encoder serves two masters, and at its best it can only be worse at the
-# first task on the *training* cells; held-out cells might still gain, which is what a regulariser
-# does. So we compare on test cells, against two controls: plain scVI, and the same network with the
-# {term}`detached head`, which learns ratios without touching the encoder. The difference from the
-# detached twin is the whole effect of sharing.
+# The paper's second claim needs care. If the head's gradient reaches the encoder (a {term}`coupled
+# head`), the encoder serves two masters. On the *training* cells it can then only be worse at the
+# first task. Held-out cells might still gain, which is what a regulariser does. So we compare on
+# test cells, against two controls: plain scVI, and the same network with the {term}`detached head`,
+# which learns ratios without touching the encoder. The difference from the detached twin is the
+# whole effect of sharing.
 #
 # :::{margin} Machine learning
 # **Regulariser.** Whatever keeps a model from {term}`overfitting` by taking freedom from it: a
@@ -213,8 +213,8 @@ lab.profiles.finding(
 # scores.loc[["scVI", "scVI, latent 50"], "elbo"].unstack()
 # ```
 # Set the difference beside the spread over seeds. A dimension that is not needed falls back to the
-# {term}`prior` and costs no KL, so once training has converged a larger latent should change the
-# bound little; after few epochs (`smoke`) it may still learn faster or slower. It does change the
+# {term}`prior` and costs no KL. So once training has converged, a larger latent should change the
+# bound little. After few epochs (`smoke`) it may still learn faster or slower. It does change the
 # head, which has a weight per gene and dimension to fit on noisy ratios; that is why the default
 # latent is small.
 # :::
@@ -256,8 +256,8 @@ lab.profiles.finding(
 #
 # Now the task itself. Each row is a predictor of the same held-out ratios. {term}`D²`, equation
 # {eq}`eq-d2`, is the share of binomial {term}`deviance` explained beyond the gene mean, which has 0
-# by definition; {term}`within-gene r` is the correlation over cells inside a gene, so that knowing
-# the gene earns nothing. The baselines are of four kinds:
+# by definition. {term}`Within-gene r <within-gene r>` is the correlation over cells inside a gene,
+# so that knowing the gene earns nothing. The baselines are of four kinds:
 #
 # - *No regression.* `GeneMean` has one ratio per gene, `GeneByCluster` one per gene and cell type,
 #   and `NearestNeighbours` averages over the training cells that are most alike.
@@ -367,9 +367,9 @@ calibrated.map("{:.3f}".format).where(calibrated.notna(), "–").rename(columns=
 #   that is fixed (`head_l2=100`);
 # - the {term}`principal components` that the head reads beside the latent (`n_components=0`);
 # - the *gene's own count* (`own_total=False`);
-# - the *discount of molecules*: the default loss lets many molecules of a gene in one cell weigh less
-#   than so many independent ones would, as {term}`overdispersion` demands; the plain binomial loss
-#   takes each for evidence of its own (`ratio_loss="binomial"`);
+# - the *discount of molecules*: with {term}`overdispersion`, many molecules of a gene in one cell say
+#   less than so many independent ones would, and the default loss lets them weigh less; the plain
+#   binomial loss takes each for evidence of its own (`ratio_loss="binomial"`);
 # - the *gradient into the encoder* (`detach_head=True`);
 # - and the *network* itself: the hierarchical regression has none.
 #
@@ -524,121 +524,32 @@ lab.profiles.finding(
 #
 # ## What did not help
 #
-# The parts above are what is left of a longer list. While the model was built, the following was
-# tried too, on the real cells, on one to four splits. None of it paid enough in D² to be worth its
-# price, and none of it is in the package. (This section reports that work. Its figures are fixed:
-# they are not computed anew in this build, nor do they change with the cells at hand.)
-#
-# - *A head that bends*: squares, products and radial functions of the components.
-# - *More of the same*: 50 or 100 components instead of 30; components of Pearson residuals instead
-#   of log-normalised counts; the {term}`library size` beside them, of these genes or of all; the
-#   gene's own count also as its logarithm, as its square, with a mark for single molecules, and as
-#   its distance from what the state of the cell leads one to expect.
-# - *Help from elsewhere*: components averaged over a cell's nearest neighbours; what the counts of
-#   other genes hold beyond the components (of the 40 pairs of genes that stand out most in the
-#   training cells, only two do in the test cells); components of all genes, also of the 350 that
-#   are hardly seen unspliced (+0.0003 on two splits, and the ridge gains as little); boosted trees
-#   on top of the regression, gene by gene, which do harm even for the ten genes that gain most.
-# - *A finer likelihood or {term}`prior`*: counts pooled over a cell's nearest neighbours to learn
-#   from, as nearest neighbours predict, which lowers the cosine of {doc}`chapter 5 <05_velocity>`
-#   too; a mean of the prior for each cluster of genes, or bent in a gene's loadings; a width that
-#   follows from how much a gene varies; one direction of change for each cell, shared by all
-#   genes, as kinetics would have it; a prior that starts wide, or one that draws every width
-#   towards 0.
-# - *More to average*: the latents of four networks instead of one (+0.0002); a third regression, on
-#   components of genes that are scaled to variance 1 (+0.0003), and a fourth and fifth on those of
-#   square roots and on bent ones (+0.0002). It adds up slowly, and each costs code and time.
-# - *Other settings of the one loss*, for a head that reads the latent and the own count: a latent of
-#   30 to 100 dimensions, λ of 3 or 10, the latent's mean in place of a sample. All were worse. A prior
-#   with a full covariance and 300 epochs instead of 150 gave +0.0004.
-#
-# **November 2026: from two stages to one loss.** Until then the default had two stages. The network
-# was trained, its head was thrown away, and the mean of two {term}`empirical Bayes` regressions took
-# its place, one on the latent and one on components. Its D² was 0.0338 on the mean of five seeds.
-# It was given up all the same, for three reasons. The head that had been trained did not predict. The
-# weight λ acted on the ratios only through the latent, so with a frozen encoder a training changed
-# nothing. And the curves of the history, by which one stops a training or a search, described another
-# model than the one that predicted. Now the regressions' prior is learnt in the loss itself.
-#
-# The same month brought the discount of molecules. On these cells it changes next to nothing: the
-# hierarchical regression went from 0.0328 to 0.0327 on one split and stayed at 0.0334 on another. On
-# 225 cells with 76,000 molecules each, the mean D² of five splits went from 0.154 to 0.162, and a ridge
-# had 0.149. The deeper the counts, the more a binomial overstates what they say.
+# The parts above are what is left of a longer list. What else was tried, in November 2026 and
+# before, stands in {doc}`an appendix <tried>` with what it gave. None of it paid enough in D² to be
+# worth its price. Three reckonings there suggest that on these cells little is left to be had.
 #
 # One result must not be left out of a book about a {term}`variational autoencoder`: the row
 # *hierarchical regression, no network* in the table of the parts. For ratios alone, the network adds
 # little to it or nothing. The network is there for what scVI is for, the counts, the batches and the
 # types of cells, and ratios come with it.
 #
-# Why is there no more to be had? Three reckonings suggest that little is left. The first is a
-# learning curve: with 25, 50, 75 and 100 % of the training cells, the hierarchical regression has a
-# D² of 0.022, 0.029, 0.032 and 0.034 (two splits), so more cells would help, but not much. The second is
-# a leak on purpose: if the regression is also told which share of all of a cell's molecules is
-# unspliced, of test cells too, its D² goes from 0.0343 to 0.0348 (one split), so what is missing is
-# no property of the whole cell. The third asks what is left to be learnt. The estimated prior says
-# how far slopes spread over genes; if slopes are drawn from it and taken for the truth, somebody who
-# knows them exactly, and need not learn them from these cells, has a D² of 0.052 (six draws, two
-# splits). By that reckoning, two thirds of what a linear function of these features can say is said
-# already. What lies between it and the {term}`noise ceiling` is in no function of the totals that we
-# tried: genes burst, and what makes a molecule of this cell spliced need not show in how many there
-# are.
-#
-# ### Another tissue, and what it taught
-#
-# All of this was tried on one tissue, and so a method comes to fit one tissue. Of another one, the
-# mouse dentate gyrus {cite:p}`Hochgerner2018`, scVelo keeps 100 cells for its own tests. They are few
-# and poor in counts, but nobody had tuned anything on them. We trained on 60 of them and tested on 30.
-# The defaults of that time did no better than the ridge, and their slopes were half of what they
-# should have been.
-#
-# The reason was a number that suits the pancreas. The model then had a second stage, a regression
-# by the EM algorithm, which always stopped after 15 turns. For 2,000 cells that is enough. For 60 it
-# is not: the prior had only begun to widen. Once it went on until the prior had settled, the slopes
-# were nearly right (calibration slope 1.1). Small samples of the pancreas gained too: D² went from
-# 0.008 to 0.015 with 100 cells, from 0.021 to 0.025 with 300 (regressions alone, two splits). With all
-# cells it stayed what it was. A default that is right for the data at hand may be wrong for the next.
-#
-# A test that one has looked at is no test any more. Over the twelve splits in whose view the flaw
-# was mended, D² was 0.004 above the ridge's, with an interval from 0.001 to 0.007. Over twelve other
-# splits of the same cells it was level with the ridge. The table has sixty splits, and other data
-# that the defaults were not made on. (Its column SplicedVAE is of the two stages of that time.)
-#
-# | D² of test cells | splits | nearest neighbours | ridge | SplicedVAE, two stages | more than the ridge |
-# | --- | --- | --- | --- | --- | --- |
-# | dentate gyrus, 100 cells | 60 | 0.0051 | 0.0195 | 0.0216 | +0.0021 ± 0.0016 |
-# | pancreas, its 500 most variable genes | 5 | 0.0219 | 0.0330 | 0.0425 | +0.0095 ± 0.0007 |
-# | pancreas, its genes without these | 5 | 0.0131 | 0.0190 | 0.0227 | +0.0038 ± 0.0004 |
-# | pancreas, spliced counts alone, for SplicedVAE | 5 | 0.0171 | 0.0266 | 0.0292 | +0.0025 ± 0.0008 |
-# | *simulated*, 3,000 cells | 5 | 0.0047 | 0.0201 | 0.0348 | +0.0146 ± 0.0010 |
-#
-# With spliced counts alone SplicedVAE does not read a gene's own count ({doc}`05_velocity` says
-# why), and still has more than the ridge that reads the totals. On simulated cells it has several
-# times what the true ratios of the simulation have, 0.007: these are ratios of *expected* counts,
-# which leave out how well this cell's unspliced molecules were captured, and what a gene's own
-# count says of its noise. Without own counts SplicedVAE still has 0.028.
-#
-# (Means over random splits of 60 / 10 / 30 %. The 95 % intervals take the splits for independent,
-# but they share cells, so they are too narrow. `python benchmarks/elsewhere.py` computes the
-# table, its first row if given scVelo's file and `--splits 60`; as in the section above, its
-# figures are fixed.)
-#
 # ## Does a head start help?
 #
-# The paper does not start from nothing: encoder and decoder come from an scVI that was trained on
-# all mouse cells of the {term}`CELLxGENE Census`, 43.7 million of them, and only the head begins at
-# zero. In this package that is one call:
+# The paper does not start from nothing. Its encoder and decoder come from an scVI that was trained
+# on all 43.7 million mouse cells of the {term}`CELLxGENE Census`, and only the head begins at zero.
+# In this package that is one call:
 #
 # ```python
 # model = sv.census.initialise(adata, "mus_musculus", ids=sv.census.symbols("mus_musculus"))
 # model.train(split=(train, val))
 # ```
 #
-# It fetches the {term}`checkpoint` (`python -m splicedvae.census list` shows which there are),
-# reads it without running any code that a file from the internet may hold, matches genes by their
-# Ensembl ids and copies the weights of those that both know. A {term}`batch` of yours is new to the
-# model, so it starts from the mean of all the old ones. `pretrained_lr=0` freezes what was copied,
-# 1 lets it move as fast as the head; the default is 0.1. The model's cells, with the genes that
-# both know, are `model.adata`.
+# It fetches the {term}`checkpoint`; `python -m splicedvae.census list` shows which there are. It
+# reads the file without running any code that a file from the internet may hold. It matches genes
+# by their Ensembl ids and copies the weights of those that both know. A {term}`batch` of yours is
+# new to the model, so it starts from the mean of all the old ones. `pretrained_lr=0` freezes what
+# was copied, 1 lets it move as fast as the head; the default is 0.1. The model's cells, with the
+# genes that both know, are `model.adata`.
 #
 # :::{margin} Biology
 # **Gene names and ids.** A gene's name may change when somebody finds out what it does, and names
@@ -647,13 +558,13 @@ lab.profiles.finding(
 # :::
 #
 # What is it worth? SplicedVAE is trained on some of the cells, once from scratch and once from a
-# checkpoint, both in the architecture of the Census models (50 latent dimensions, two layers of
-# 128), for the same number of epochs and on the same genes. If nobody has fetched the Census model
-# before the build, it makes its own checkpoint: a plain scVI, trained on the *total counts* of half
-# of the training cells, under ids that are made up by counting, and saved in the same format. Then
-# the other half of the cells are what SplicedVAE is trained on. That is a best case, the same
-# tissue on the same day; what the Census model knows is broader and further away (or nearer: a
-# collection of nearly all published cells may hold these very ones, test cells included).
+# checkpoint. Both have the architecture of the Census models (50 latent dimensions, two layers of
+# 128), the same number of epochs and the same genes. If nobody has fetched the Census model before
+# the build, it makes its own checkpoint. That is a plain scVI, trained on the *total counts* of
+# half of the training cells and saved in the same format; its gene ids are made up by counting.
+# Then the other half of the cells are what SplicedVAE is trained on. That is a best case, the same
+# tissue on the same day. What the Census model knows is broader and further away. Or nearer: a
+# collection of nearly all published cells may hold these very ones, test cells included.
 
 # %% tags=["remove-stderr"]
 starts = lab.pretraining.stage.run(lab.profiles.load(profile), profile, results)

@@ -32,10 +32,10 @@ lab.profiles.banner(whole, profile)
 #
 # The paper names eight hyperparameters and gives a range for two of them, the {term}`latent`
 # dimension and the dropout. The steps in between, and all of the learning rate and of the weight
-# {term}`λ`, had to be filled in, so here they stand. What the paper's text fixes is fixed here too:
-# the loss is averaged over {term}`entries <entry>`, the {term}`head` reads the latent alone, and its
-# weights have no {term}`prior`, neither a fixed nor a learnt one ({doc}`chapter 2 <02_architecture>`
-# explains each).
+# {term}`λ`, had to be filled in, so here they stand. What the paper's text fixes is fixed here too.
+# The loss is averaged over {term}`entries <entry>`, and the {term}`head` reads the latent alone.
+# Its weights have no {term}`prior`, neither a fixed nor a learnt one ({doc}`chapter 2
+# <02_architecture>` explains each).
 #
 # :::{margin} Machine learning
 # **Learning rate, optimiser, dropout.** The *learning rate* is the length of the step that weights
@@ -61,12 +61,12 @@ print(
 )
 
 # %% [markdown]
-# A "grid search" that visits so small a part of its grid is a random search, and that is no
-# reproach: when only a few of the parameters matter, random points cover those few better than a
-# grid's rows and columns do {cite:p}`Bergstra2012`. The alternative learns from what it has seen:
-# {term}`TPE` models where good and bad configurations lie and draws the next where good ones are
-# dense {cite:p}`Bergstra2011`. It also does not need steps, so it gets the same space with every
-# number free in its range, `sv.search.PAPER_CONTINUOUS`.
+# A "grid search" that visits so small a part of its grid is a random search. That is no reproach.
+# When only a few of the parameters matter, random points cover those few better than a grid's rows
+# and columns do {cite:p}`Bergstra2012`. The alternative learns from what it has seen: {term}`TPE`
+# models where good and bad configurations lie and draws the next where good ones are dense
+# {cite:p}`Bergstra2011`. It also does not need steps, so it gets the same space with every number
+# free in its range, `sv.search.PAPER_CONTINUOUS`.
 #
 # ## A search in three lines
 #

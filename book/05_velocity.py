@@ -2,14 +2,14 @@
 # # Can cells without spliced and unspliced counts tell where they go?
 #
 # The point of predicting a {term}`splicing ratio` is what comes after it: {term}`RNA velocity`, the
-# direction in which a cell's expression is about to change, for data that never had the two counts,
-# {term}`spliced <spliced count>` and {term}`unspliced <unspliced count>`, that velocity is made of.
-# The paper shows {term}`streamlines` from predicted ratios that look like those from true counts
-# {cite:p}`SplicedVAE2026`. Streamlines always look like something. So this chapter
-# draws the same picture from ratios that know nothing of cells, from the mean arrow of other cells,
-# from random vectors, and from half of the molecules; it scores all of them against the velocity of
-# cells that training never saw; and then it leaves the laboratory and asks what happens with *your*
-# data.
+# direction in which a cell's expression is about to change. It is made of two counts,
+# {term}`spliced <spliced count>` and {term}`unspliced <unspliced count>`. Can it be had for data
+# that never held them? The paper shows {term}`streamlines` from predicted ratios that look like
+# those from true counts {cite:p}`SplicedVAE2026`. Streamlines always look like something. So this
+# chapter draws the same picture from ratios that know nothing of cells, from the mean arrow of
+# other cells, from random vectors, and from half of the molecules. It scores all of them against
+# the velocity of cells that training never saw. Then it leaves the laboratory and asks what happens
+# with *your* data.
 
 # %% tags=["parameters"]
 profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
@@ -72,9 +72,9 @@ predicted.layers["spliced"], predicted.layers["unspliced"] = split_counts(total,
 sv.velocity.fit(predicted, concentration="concentration")  # of var; what it is for, see below
 
 # %% [markdown]
-# Beside it, the velocity of the same cells from their true counts, and that of a
-# {term}`null model`: the {term}`gene mean`, the same ratio in every cell, with a trace of noise so
-# that there is a residual at all. What differs between cells in the null is the totals alone.
+# Beside it stand the velocity of the same cells from their true counts, and that of a {term}`null
+# model`: the {term}`gene mean`, the same ratio in every cell. (A trace of noise is added, so that
+# there is a residual at all.) What differs between cells in the null is the totals alone.
 #
 # :::{margin} Machine learning
 # **Arrows on a UMAP.** A {term}`UMAP` draws cells of many dimensions in two, so that neighbours
@@ -352,11 +352,11 @@ lab.profiles.finding(
 #
 # A cosine of 1 is out of reach, for the velocity that we score against is itself read from noisy
 # counts. How far up does it go? Suppose that SplicedVAE is right. We take its ratios for the true
-# ones, draw each cell's spliced counts from them (given its own totals, about as overdispersed as
-# the genes are), and let the velocity of these counts stand for the measured one. Against it,
-# SplicedVAE knows all that can be known, and what it lacks of 1 is noise, of the counts and of the
-# slopes. The baselines are scored on the same draws, so the table also says how far ahead of them
-# a model that is *right* would be.
+# ones. From them, and from each cell's own totals, we draw spliced counts that are about as
+# overdispersed as the genes are. The velocity of these counts then stands for the measured one.
+# Against it, SplicedVAE knows all that can be known, and what it lacks of 1 is noise, of the counts
+# and of the slopes. The baselines are scored on the same draws, so the table also says how far
+# ahead of them a model that is *right* would be.
 
 # %%
 pd.DataFrame(
@@ -387,9 +387,8 @@ lab.profiles.finding(
 # %% [markdown]
 # This is a {term}`noise ceiling`, but a weaker one than that of {doc}`chapter 1 <01_data>`. There,
 # whatever varies counts as predictable, so no model can pass it. Here, what ratios do beyond the
-# model is chance, in each gene and cell apart. If totals tell some of it, a better model may pass;
-# the search for one in {doc}`chapter 3 <03_training>` (*What did not help*) found none that had a
-# larger D².
+# model is chance, in each gene and cell apart. If totals tell some of it, a better model may pass.
+# Nothing that {doc}`was tried <tried>` had a larger D².
 #
 # ### Cell by cell
 #
@@ -426,11 +425,11 @@ _ = lab.plots.field_angles(angles, whose, figure.add_subplot(1, 2, 2, projection
 # cascade of forests does the same {cite:p}`Zeng2022`.) Its code balances the classes by SMOTETomek
 # {cite:p}`Batista2004`, which makes new cells by interpolating between neighbours, *before* it
 # splits them into training and test cells. A test cell is then often a blend of training cells. We
-# run the method both ways, on the UMAP and the labels of this chapter: *as published* (*leaking* in
-# the table), and honestly, resampling only what it is trained on, from spliced counts as published
-# and from totals, which is what our model sees. (Both, and the majority of a cluster, have to be
-# made anew for each turn of the compass, so theirs are averaged over two turns, the others' over
-# eighteen.)
+# run the method both ways, on the UMAP and the labels of this chapter. One is *as published*
+# (*leaking* in the table). The other is honest: it resamples only what it is trained on. The honest
+# one reads spliced counts, as published, or totals, which is what our model sees. (Both, and the
+# majority of a cluster, have to be made anew for each turn of the compass, so theirs are averaged
+# over two turns, the others' over eighteen.)
 #
 # :::{margin} Machine learning
 # **Leakage.** Whatever lets a model know something of its test cells before the test. It raises the
@@ -783,11 +782,11 @@ lab.profiles.finding(
 # ## What we found
 #
 # Predicted ratios do give a velocity that resembles the one from true counts, well beyond what
-# streamlines that merely look right could tell. How much beyond is in the tables: beside the gene
-# mean, which is embarrassingly good at this; beside the transfer of velocities, which asks for a
-# matched reference and no model; and beside the halves of the same molecules, which take away the
-# noise that all of them share. The largest single gain came from an oversight: an expectation has
-# no noise, and scVelo's slope counts on noise, of the size that real counts have. And the most
-# useful table is that of the queries: it says for which cells not to draw the picture.
+# streamlines that merely look right could tell. How much beyond is in the tables. There the gene
+# mean stands beside it, and the transfer of velocities, which asks for a matched reference and no
+# model. The halves of the same molecules take away the noise that all of them share. The largest
+# single gain came from an oversight: an expectation has no noise, and scVelo's slope counts on
+# noise, of the size that real counts have. And the most useful table is that of the queries: it
+# says for which cells not to draw the picture.
 #
 # All this was learnt from one tissue, on one day, and there are many of both: {doc}`06_atlas`

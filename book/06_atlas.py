@@ -2,10 +2,10 @@
 # # Do ten million cells teach a model about the next one?
 #
 # A {term}`head` that was trained on one tissue has seen one set of programmes. The paper's answer
-# is size: it goes to scBaseCount {cite:p}`Youngblut2025`, which holds hundreds of millions of cells
-# of the Sequence Read Archive, all counted anew with one pipeline that keeps spliced and unspliced
-# molecules apart, and draws a corpus of about ten million of them from 78 tissues, more evenly than
-# they come {cite:p}`SplicedVAE2026`. Whether the model then knows anything about a tissue that was *not*
+# is size. It goes to scBaseCount {cite:p}`Youngblut2025`, which holds hundreds of millions of cells
+# of the Sequence Read Archive. All were counted anew with one pipeline that keeps spliced and
+# unspliced molecules apart. From 78 tissues it draws about ten million cells, more evenly than they
+# come {cite:p}`SplicedVAE2026`. Whether the model then knows anything about a tissue that was *not*
 # among them, it leaves open. Do ten million cells teach a model about the next one?
 #
 # This chapter builds the road to ten million cells in four steps, each of which runs on a laptop: a
@@ -36,12 +36,12 @@ root = Path(scratch.name)
 # %% [markdown]
 # :::{important}
 # The {term}`atlas` on this page is **simulated**. scBaseCount lies in a bucket whose readers pay
-# for what they take, so a page that anybody can build does not touch it. What the next cell writes
-# is a small corpus in the files, folders and columns of scBaseCount, from the simulator of
-# {doc}`chapter 1 <01_data>`: several tissues, protocols and organisms, and a few
-# {term}`samples <sample>` that are broken on purpose. The same code reads the bucket when it is
-# given `gs://arc-institute-virtual-cell-atlas/scbasecount/2026-01-12` and a project to bill. The
-# real cells of the banner come in once, where cell types are left out.
+# for what they take, so a page that anybody can build does not touch it. The next cell writes a
+# small corpus in the files, folders and columns of scBaseCount, from the simulator of {doc}`chapter
+# 1 <01_data>`. It has several tissues, protocols and organisms, and a few {term}`samples <sample>`
+# that are broken on purpose. The same code reads the bucket when it is given
+# `gs://arc-institute-virtual-cell-atlas/scbasecount/2026-01-12` and a project to bill. The real
+# cells of the banner come in once, where cell types are left out.
 # :::
 
 # %% tags=["remove-stderr"]
@@ -256,14 +256,14 @@ plt.show()
 # ## What is left out
 #
 # Now the question. Leave a group of cells out, train on all the others, and predict ratios for the
-# group. What can be known about new cells from elsewhere? Beside the model stand the
-# {term}`gene mean` from elsewhere, over which {term}`D²` is counted, and a
-# {term}`ridge <ridge penalty>` and the *hierarchical regression*
-# (`sv.baselines.HierarchicalBinomial`, the head without its network); the gene mean of some of the
-# *new* cells (300 in the published book), which knows what the group has in common and nothing
-# about a cell; both regressions and a model that learn from these new cells alone; and the model
-# from elsewhere, fine-tuned on them. Both trainings on new cells have the same number of updates of
-# the weights, and keep a fifth of these cells to check on. The cells that are scored are others.
+# group. What can be known about new cells from elsewhere? Beside the model stand, from elsewhere,
+# the {term}`gene mean`, over which {term}`D²` is counted, a {term}`ridge <ridge penalty>` and the
+# *hierarchical regression* (`sv.baselines.HierarchicalBinomial`, the head without its network).
+# From some of the *new* cells (300 in the published book) come another gene mean, both regressions
+# and a model. Such a mean knows what the group has in common and nothing about a cell. Last comes
+# the model from elsewhere, fine-tuned on the new cells. Both trainings on new cells have the same
+# number of updates of the weights, and keep a fifth of these cells to check on. The cells that are
+# scored are others.
 #
 # :::{margin} Machine learning
 # **Fine-tuning.** Training goes on from weights that were learnt elsewhere, on a few cells of the
@@ -323,13 +323,13 @@ lab.profiles.finding(
 
 # %% [markdown]
 # Cell types of one tissue share a laboratory and a day. Between datasets, tissues and organisms
-# more changes at once: who is there, but also how much of the unspliced RNA a protocol sees, which
-# shifts the ratio of every gene and has nothing to do with biology. In the simulated corpus both
-# are known. Its tissues have the genes' own kinetics in common and nothing of the programmes; its
-# datasets and protocols differ in the capture of each gene; its second organism has
-# {term}`orthologues` with captures of their own. The new cells that may be learnt from come from
-# half of the group's samples, the cells that are tested from the other half, all of one protocol.
-# (The regressions and the gene means from elsewhere learn from at most
+# more changes at once. Other cells are there, and a protocol also sees more or less of the
+# unspliced RNA. That shifts the ratio of every gene and has nothing to do with biology. In the
+# simulated corpus both are known. Its tissues have the genes' own kinetics in common and nothing of
+# the programmes; its datasets and protocols differ in the capture of each gene; its second organism
+# has {term}`orthologues` with captures of their own. The new cells that may be learnt from come
+# from half of the group's samples, the cells that are tested from the other half, all of one
+# protocol. (The regressions and the gene means from elsewhere learn from at most
 # `lab.generalisation.IN_MEMORY` cells, the model from all.)
 
 # %% mystnb={"image": {"alt": "Three panels of D² over the gene mean from elsewhere, on a simulated corpus: a dataset, a tissue and an organism left out. A dot per group for means, regressions and SplicedVAE from elsewhere, from new cells, and fine-tuned."}, "figure": {"caption": "Datasets, tissues and an organism that training did not see, in the same ways. What the group's own gene mean gains (second grey row) is a shift of whole genes from group to group; compare the orange rows with it. (Simulated corpus.)", "name": "fig-groups"}} tags=["hide-input"]
@@ -376,13 +376,13 @@ lab.profiles.finding(
 # ## What ten million cost
 #
 # Before a cluster is booked, somebody asks for a number. The runs below build a store, stream it
-# and train one {term}`epoch` at three sizes (up to a million cells in the published book, fewer in
-# the other {term}`profiles <profile>`), each in a process of its own, on the machine that built
-# this page. A straight line through the two smaller sizes predicts the largest, which it has not
-# seen; where it is right, it may be asked about ten million. Memory should not grow with the
-# corpus: that is what the blocks are for. Each size takes whole samples, as few as hold its cells,
-# since a build takes as long as the files that it reads; a plan that takes little of each takes
-# longer.
+# and train one {term}`epoch` at three sizes, each in a process of its own, on the machine that
+# built this page. (The published book goes up to a million cells, the other {term}`profiles
+# <profile>` to fewer.) A straight line through the two smaller sizes predicts the largest, which it
+# has not seen; where it is right, it may be asked about ten million. Memory should not grow with
+# the corpus: that is what the blocks are for. Each size takes whole samples, as few as hold its
+# cells, since a build takes as long as the files that it reads; a plan that takes little of each
+# takes longer.
 
 # %% tags=["remove-stderr"]
 sizes = lab.scale.stage.run(real, profile, results)[0]["rows"]
@@ -455,9 +455,9 @@ lab.profiles.finding(
 # sv.atlas.balance(few, less)["share_after"].head(), len(less)
 # ```
 # A tenth of the files is fetched, so the bill is a tenth. The shares change where a tissue now runs
-# out of cells and leaves its turns to others. What no share shows is the number of laboratories:
-# ten times as many cells from each of a tenth of the samples are less independent, and what fails on a new
-# dataset is exactly what a model learns from few.
+# out of cells and leaves its turns to others. What no share shows is the number of laboratories.
+# Ten times as many cells from each of a tenth of the samples are less independent, and what fails
+# on a new dataset is exactly what a model learns from few.
 # :::
 #
 # ## What we found
@@ -466,9 +466,9 @@ lab.profiles.finding(
 # a stream that mixes well enough, a bill that can be foretold. Whether it leads anywhere is another
 # question, and two scores answer it apart. {term}`Within-gene r <within-gene r>` asks which cell of
 # a gene is more spliced than another; there, what was learnt from other cells is worth more than
-# what a few hundred cells of one's own can teach. D² also asks where each gene's mean lies; there,
+# what a few hundred cells of one's own can teach. D² also asks where each gene's mean lies. There,
 # a shift of whole genes from one group to the next can outweigh everything that is known about
-# cells, and only cells of the new kind tell of it. Read the two findings above for how much of each
+# cells. Only cells of the new kind tell of it. Read the two findings above for how much of each
 # there is in the data of this build.
 #
 # Every question of this book has now met its null and its ceiling. It is time to go back to where

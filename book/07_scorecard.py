@@ -3,9 +3,9 @@
 #
 # A short paper makes a handful of claims, each with a figure, and leaves out how most figures were
 # computed {cite:p}`SplicedVAE2026`. This page takes the claims one by one. Each has the definition
-# that we could find or had to choose, our own figure with its 95 % interval over seeds, and what a
-# figure means nothing without: its {term}`baseline`, its {term}`null`, its
-# {term}`ceiling <noise ceiling>`, all from the same run on the same cells, with the models of
+# that we could find or had to choose, and our own figure with its 95 % interval over seeds. Beside
+# it stands what a figure means nothing without: its {term}`baseline`, its {term}`null`, its
+# {term}`ceiling <noise ceiling>`. All come from the same run on the same cells, with the models of
 # {doc}`chapter 3 <03_training>` and the fields of {doc}`chapter 5 <05_velocity>`. The verdict in
 # the last column is a rule applied to these figures by a program; nobody typed it. What of the
 # paper holds?

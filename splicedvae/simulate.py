@@ -35,10 +35,21 @@ size-normalised means here) are :math:`S = w s` and :math:`U = w e u`. In scVelo
 2. Extra-binomial noise: gamma-distributed factors, one for spliced and one for unspliced, make
    the counts wider than Poisson, and the spliced count, given the total, wider than binomial.
 3. Cells: log-normal factors, one for depth and one for the capture of unspliced molecules.
+
+**Chromatin.** It can come first (MultiVelo, Li et al. 2023): a gene's chromatin opens and closes at
+rates :math:`\kappa` of its own, and transcription follows it,
+
+.. math:: \frac{dc}{dt} = \kappa\, (c_\infty - c), \qquad
+          \alpha(t) = \alpha_\text{low} +
+              (\alpha_\text{high} - \alpha_\text{low})\, c(t - \text{lag}),
+
+with :math:`c_\infty` 1 where the gene has its high rate and 0 where it has its low one. A switch
+of chromatin does not leave its stage, so near a stage's start the lag is shorter.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -90,6 +101,12 @@ BURST_WINDOW = 0.5  # tau, in 1/beta
 BURST_SHAPE = 0.5  # of the gamma distribution; variance 1 / shape, most cells between bursts
 CAPTURE_SHAPE = 20.0  # of the extra-binomial noise; variance 1 / shape
 
+# Chromatin. It is slower than splicing, so that it tells of what is still to come.
+OPENING, CLOSING, KAPPA_LOG_SD = 0.4, 0.3, 0.3  # medians, in units of beta
+CLOSED = 0.1  # counts in closed chromatin, as a share of those in open one
+CHROMATIN_LOG_SD = 0.7  # of genes' log mean counts
+CHROMATIN_DEPTH_LOG_SD = 0.4  # of cells' log depth
+
 
 def kinetics(
     u0: ArrayLike, s0: ArrayLike, alpha: ArrayLike, gamma: ArrayLike, t: ArrayLike
@@ -121,8 +138,52 @@ def kinetics(
     return u, s
 
 
+def following(
+    u0: ArrayLike,
+    s0: ArrayLike,
+    alpha0: ArrayLike,
+    alpha: ArrayLike,
+    kappa: ArrayLike,
+    gamma: ArrayLike,
+    t: ArrayLike,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    r"""The same while the rate itself moves, :math:`d\alpha/dt = \kappa(\alpha_\infty - \alpha)`.
+
+    Parameters
+    ----------
+    u0, s0, alpha0
+        Abundances and transcription rate at time 0.
+    alpha
+        The rate it moves to.
+    kappa
+        How fast, in units of beta, > 0 and not 1.
+    gamma, t
+        As in :func:`kinetics`.
+
+    Returns
+    -------
+    u, s, alpha
+        At time `t`: :func:`kinetics` at the rate `alpha`, and what the rest of the old rate adds.
+    """
+
+    def passed(a: ArrayLike, b: ArrayLike) -> np.ndarray:
+        return t * np.exp(-b * t) * exprel((b - a) * t)  # (exp(-a t) - exp(-b t)) / (b - a)
+
+    u, s = kinetics(u0, s0, alpha, gamma, t)
+    rest = alpha0 - alpha
+    u = u + rest * passed(kappa, 1.0)
+    s = s + rest * (passed(kappa, gamma) - passed(1.0, gamma)) / (1 - kappa)
+    return u, s, alpha + rest * np.exp(-kappa * t)
+
+
 def simulate(
-    n_obs: int = 3000, n_vars: int = 1000, seed: int = 0, programme_seed: int | None = None
+    n_obs: int = 3000,
+    n_vars: int = 1000,
+    seed: int = 0,
+    programme_seed: int | None = None,
+    chromatin: bool = False,
+    chromatin_lag: float = 0.0,
+    chromatin_counts: float = 2.0,
 ) -> AnnData:
     """Simulate the pancreas: counts of branching splicing kinetics with known velocity.
 
@@ -141,6 +202,13 @@ def simulate(
         Another tissue: the genes of `seed` with their own kinetics and capture (rates of
         transcription and degradation, w, e), whose switches between the two rates, and the cells
         and their noise, are drawn anew. None for the pancreas itself.
+    chromatin
+        Let transcription follow chromatin, which opens and closes at rates of its own, and
+        count what is open. Such cells have no :func:`futures_true`.
+    chromatin_lag
+        By how much chromatin is ahead of transcription, in 1/beta; below 0, it is late.
+    chromatin_counts
+        Mean count of open chromatin of a gene in a cell: the fewer, the noisier.
 
     Returns
     -------
@@ -156,12 +224,15 @@ def simulate(
     - ``var["gamma_true"]``: e gamma / beta, the slope that scVelo fits;
     - the kinetics, from which :func:`futures_true` continues: ``var`` ``degradation`` (gamma),
       ``capture`` (w) and ``capture_ratio`` (e), and ``varm`` of ``KINETICS``, genes × stages;
-    - ``uns["provenance"]``.
+    - ``uns["provenance"]``;
+    - with `chromatin`, ``layers["chromatin"]``, counts, CSR of int32, and
+      ``layers["chromatin_true"]``, how open it is, from 0 to 1; and no kinetics in ``varm``.
 
     Raises
     ------
     ValueError
-        If a size or a seed is not an integer or is too small.
+        If a size or a seed is not an integer or is too small, or a lag or a mean count is no
+        finite number, or none above 0.
     """
     given = [("n_obs", n_obs, 50), ("n_vars", n_vars, 1), ("seed", seed, 0)]
     if programme_seed is not None:
@@ -169,19 +240,29 @@ def simulate(
     for name, value, least in given:
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
+    if not (np.isfinite(chromatin_lag) and 0 < chromatin_counts < np.inf):
+        raise ValueError(
+            f"chromatin_lag={chromatin_lag} must be a finite time, and "
+            f"chromatin_counts={chromatin_counts} a mean count above 0."
+        )
     rng = np.random.default_rng(seed)
     cluster, progress = _place_cells(n_obs, rng)
     gamma = GAMMA_MEDIAN * rng.lognormal(0, GAMMA_LOG_SD, n_vars)
     high = np.exp(np.abs(rng.normal(0, FOLD_LOG_SD, n_vars)))
-    *states, stages, time = _trajectories(cluster, progress, gamma, high, rng)
+    walk = _trajectories
+    if chromatin:
+        walk = partial(_open_trajectories, high=high, lag=chromatin_lag, seed=seed)
+    *states, more, time = walk(cluster, progress, gamma, _programme(high, rng))
     w, e = _capture(states[0].mean(0), states[1].mean(0), rng)
     title = "simulated pancreas"
     if programme_seed is not None:
         title = f"simulated tissue {programme_seed}"
         rng = np.random.default_rng((seed, programme_seed))
         cluster, progress = _place_cells(n_obs, rng)
-        *states, stages, time = _trajectories(cluster, progress, gamma, high, rng)
+        *states, more, time = walk(cluster, progress, gamma, _programme(high, rng))
     layers = _layers(*states, gamma, w, e, rng)
+    if chromatin:
+        layers |= _open_layers(more, chromatin_counts, rng)
     return AnnData(
         X=layers["spliced"].copy(),
         layers=layers,
@@ -193,7 +274,7 @@ def simulate(
             {"gamma_true": e * gamma, "degradation": gamma, "capture": w, "capture_ratio": e},
             index=[f"sim_{i:04d}" for i in range(1, n_vars + 1)],
         ),
-        varm=stages,
+        varm=None if chromatin else more,
         uns={
             "provenance": {
                 "source": "simulated",
@@ -351,37 +432,101 @@ def _layers(
     } | {name: layer.astype(np.float32) for name, layer in truth.items()}
 
 
+def _programme(high: np.ndarray, rng: np.random.Generator) -> dict[str, tuple[np.ndarray, ...]]:
+    """Each gene's rates in each stage, before and after its switch, and when that comes."""
+    n_vars, low = len(high), 1.0
+    ends = {None: np.where(rng.random(len(high)) < 0.5, low, high)}
+    programme = {}
+    for stage, (parent, _, duration) in STAGES.items():
+        before = ends[parent]
+        after = np.where(rng.random(n_vars) < SWITCH_SHARE, low + high - before, before)
+        latest = np.where(after > before, INDUCED_BY, 1.0)
+        programme[stage] = before, after, duration * latest * rng.random(n_vars)
+        ends[stage] = after
+    return programme
+
+
 def _trajectories(
     cluster: np.ndarray,
     progress: np.ndarray,
     gamma: np.ndarray,
-    high: np.ndarray,
-    rng: np.random.Generator,
+    programme: dict[str, tuple[np.ndarray, ...]],
 ) -> tuple:
-    """u and s (cells, genes), the parts of them made within BURST_WINDOW, KINETICS, time (cells,)."""
+    """u and s (cells, genes), their part of BURST_WINDOW, KINETICS, and time (cells,)."""
     n_vars = len(gamma)
     states = np.empty((4, len(cluster), n_vars))
     time = np.empty(len(cluster))
-    low = np.ones(n_vars)
-    alpha = np.where(rng.random(n_vars) < 0.5, low, high)
-    ends = {None: (alpha, alpha / gamma, alpha, 0.0)}  # in steady state before Ductal
+    alpha = programme["Ductal"][0]
+    ends = {None: (alpha, alpha / gamma, 0.0)}  # in steady state before Ductal
     stages = {name: np.empty((n_vars, len(STAGES))) for name in KINETICS}
     for k, (stage, (parent, _, duration)) in enumerate(STAGES.items()):
-        u0, s0, before, start = ends[parent]
-        after = np.where(rng.random(n_vars) < SWITCH_SHARE, low + high - before, before)
-        latest = np.where(after > before, INDUCED_BY, 1.0)
-        delay = duration * latest * rng.random(n_vars)
-        for name, values in zip(KINETICS, (u0, s0, before, after, delay), strict=True):
+        u0, s0, start = ends[parent]
+        kinetic = u0, s0, *programme[stage]
+        for name, values in zip(KINETICS, kinetic, strict=True):
             stages[name][:, k] = values
 
         here = cluster == stage
         # the last row is the end of the stage, where its children start
         t = np.append(progress[here], 1.0)[:, None] * duration
-        found = _states(t, u0, s0, before, after, delay, gamma)
-        ends[stage] = (found[0][-1], found[1][-1], after, start + duration)
+        found = _states(t, *kinetic, gamma)
+        ends[stage] = (found[0][-1], found[1][-1], start + duration)
         states[:, here] = np.stack(found)[:, :-1]
         time[here] = start + t[:-1, 0]
     return *states, stages, time
+
+
+def _open_trajectories(
+    cluster: np.ndarray,
+    progress: np.ndarray,
+    gamma: np.ndarray,
+    programme: dict[str, tuple[np.ndarray, ...]],
+    high: np.ndarray,
+    lag: float,
+    seed: int,
+) -> tuple:
+    """The same where transcription follows chromatin; c (cells, genes) instead of KINETICS."""
+    rng = np.random.default_rng((seed, 1))  # of its own: all else is drawn as without chromatin
+    opening, closing = np.exp(rng.normal(0, KAPPA_LOG_SD, (2, len(gamma))))
+    opening, closing = opening * OPENING, closing * CLOSING
+
+    def relax(c, target, t):
+        return target + (c - target) * np.exp(-np.where(target > 0, opening, closing) * t)
+
+    def state(t, u, s, alpha, c, before, after, delay, duration):
+        switch = np.clip(delay - lag, 0, duration)  # of chromatin
+        is_open = [(rate > 1).astype(float) for rate in (before, after)]
+        c = relax(c, is_open[0], np.minimum(t, switch))
+        c = relax(c, is_open[1], np.maximum(t - switch, 0))
+        for rate, how_long in ((before, np.minimum(t, delay)), (after, np.maximum(t - delay, 0))):
+            kappa = np.where(rate > 1, opening, closing)
+            u, s, alpha = following(u, s, alpha, rate, kappa, gamma, how_long)
+        return u, s, alpha, c
+
+    states = np.empty((5, len(cluster), len(gamma)))
+    time = np.empty(len(cluster))
+    alpha = programme["Ductal"][0]
+    ends = {None: ((alpha, alpha / gamma, alpha, (alpha > 1).astype(float)), 0.0)}
+    for stage, (parent, _, duration) in STAGES.items():
+        at_start, start = ends[parent]
+        here = cluster == stage
+        t = np.append(progress[here], 1.0)[:, None] * duration
+        u, s, alpha, c = state(t, *at_start, *programme[stage], duration)
+        ends[stage] = ((u[-1], s[-1], alpha[-1], c[-1]), start + duration)
+        recent = kinetics(0.0, 0.0, alpha, gamma, np.minimum(t, BURST_WINDOW))
+        recent = np.minimum(recent, (u, s))  # a rate that rises was lower in that time
+        states[:, here] = np.stack([u, s, *recent, c])[:, :-1]
+        time[here] = start + t[:-1, 0]
+    return *states[:4], states[4], time
+
+
+def _open_layers(
+    c: np.ndarray, mean: float, rng: np.random.Generator
+) -> dict[str, csr_matrix | np.ndarray]:
+    """Counts of open chromatin, and how open it is."""
+    rate = _mean_one_lognormal(CHROMATIN_LOG_SD, c.shape[1], rng).T * (CLOSED + c)
+    rate = mean * rate / rate.mean()
+    counts = rng.poisson(_mean_one_lognormal(CHROMATIN_DEPTH_LOG_SD, len(c), rng) * rate)
+    return {"chromatin": csr_matrix(counts.astype(np.int32)), "chromatin_true": c.astype("f4")}
 
 
 def _capture(

@@ -178,7 +178,6 @@ def test_notebooks_are_valid_and_empty(source):
         ("{cite:t}`LaManno2018`", "La Manno et al. (2018)"),
         ("$$ a $$ (eq-kinetics)", r"$$ a \tag{{1}} $$"),
         ("{eq}`eq-kinetics`", "(1)"),
-        ("{eq}`eq-elbo`", "[(1) of chapter 2]({}02_architecture.html#equation-eq-elbo)"),
         (":::{margin} Biology\n**Exon.** Kept.\n:::", "> **Biology**\n>\n> **Exon.** Kept."),
         (":::{exercise} Why?\n:label: ex-why\nSay.\n:::", "**Exercise. Why?**\n\nSay."),
         (
@@ -189,6 +188,11 @@ def test_notebooks_are_valid_and_empty(source):
 )
 def test_marks_of_myst_become_plain(text, expected):
     assert plain.markdown(text, "01_data") == expected.format(f"{SITE}/book/")
+
+
+def test_a_figure_of_another_chapter_is_a_link():
+    link = f"[Figure 1 of chapter 1]({SITE}/book/01_data.html#fig-life)"
+    assert plain.markdown("{numref}`fig-life`", "02_architecture") == link
 
 
 def test_an_unknown_mark_of_myst_is_refused():

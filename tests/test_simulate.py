@@ -9,7 +9,16 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_score
 
 import splicedvae.simulate as simulation
-from splicedvae.simulate import STAGES, _trajectories, kinetics, simulate
+from splicedvae.simulate import (
+    CLOSED,
+    STAGES,
+    _open_trajectories,
+    _programme,
+    _trajectories,
+    following,
+    kinetics,
+    simulate,
+)
 
 # Aggregates of the published pancreas (3,696 cells, 1,126 genes with >= 20 shared counts).
 REAL = {"depth": 2.337, "depth_log_sd": 0.283, "zeros": 0.381, "unspliced": 0.180, "excess": 0.313}
@@ -77,13 +86,88 @@ def test_kinetics_solve_the_equations(gamma):
     np.testing.assert_allclose(kinetics(u0, s0, alpha, gamma, t), solution.y[:, -1], rtol=1e-8)
 
 
+@pytest.mark.parametrize(("kappa", "gamma"), [(0.4, 1.2), (0.4, 1.0), (2.0, 2.0), (0.3, 0.3)])
+def test_kinetics_at_a_moving_rate_solve_the_equations(kappa, gamma):
+    start, alpha, t = [0.4, 2.0, 5.0], 3.0, 1.7
+    solution = solve_ivp(
+        lambda _, y: [y[2] - y[0], y[0] - gamma * y[1], kappa * (alpha - y[2])],
+        (0, t),
+        start,
+        rtol=1e-10,
+        atol=1e-12,
+    )
+    found = following(*start, alpha, kappa, gamma, t)
+    np.testing.assert_allclose(found, solution.y[:, -1], rtol=1e-8)
+
+
+@pytest.mark.parametrize("lag", [0.0, 1.0, -1.0])
+def test_transcription_follows_chromatin(lag):
+    """One lineage on a fine grid: finite differences of c, u and s are what the equations say."""
+    n, gamma = 4001, np.random.default_rng(1).uniform(0.8, 2.0, 30)
+    high = 1.1 + np.random.default_rng(3).lognormal(1, 1, 30)
+    lineage = ["Ductal", "Ngn3 low EP", "Ngn3 high EP", "Pre-endocrine", "Beta"]
+    cluster, progress = np.repeat(lineage, n), np.tile(np.linspace(0, 1, n), len(lineage))
+    programme = _programme(high, np.random.default_rng(2))
+    u, s, *_, c, time = _open_trajectories(cluster, progress, gamma, programme, high, lag, 0)
+    assert c.min() >= 0 and c.max() <= 1 and (np.ptp(c, axis=0) > 0.5).mean() > 0.8
+
+    def slope(x):
+        t = time[: len(x)]
+        return (x[2:] - x[:-2]) / (t[2:] - t[:-2])[:, None]
+
+    inner = np.tile(np.arange(n), len(lineage))[1:-1]
+    inner = (inner > 0) & (inner < n - 1)
+    step = 16 / (n - 1)  # of the longest stage; central differences are second order in it
+    error = np.abs(slope(s) - (u - gamma * s)[1:-1])[inner] / u.max(0)
+    assert np.median(error) < step**2 and error.max() < 2 * step
+    if lag == 0:  # the rate is what chromatin says
+        alpha = 1 + (high - 1) * c
+        error = np.abs(slope(u) - (alpha - u)[1:-1])[inner] / alpha.max(0)
+        assert np.median(error) < step**2 and error.max() < 2 * step
+    first = slice(0, n)  # Ductal: a gene that switches in its middle has the whole lag
+    delay = programme["Ductal"][2]
+    middle = np.flatnonzero((delay > 1.5) & (delay < 14))
+    assert len(middle) > 10
+    rate, t = slope(u[first])[1:-1] + u[first][2:-2], time[first][2:-2]
+    for gene in middle:
+        opened = np.interp(t - lag, time[first], c[first, gene])
+        expected = 1 + (high[gene] - 1) * opened
+        inside = (t > abs(lag)) & (t < 16 - abs(lag))
+        error = np.abs(rate[:, gene] - expected)[inside] / high[gene]
+        assert np.median(error) < step**2 and error.max() < 2 * step
+
+
+def _correlation(x, y):
+    return np.corrcoef(x, y)[0, 1] if np.ptp(x) > 1e-3 and np.ptp(y) > 1e-3 else np.nan
+
+
+def test_counts_of_chromatin():
+    with_it = simulate(400, 60, seed=3, chromatin=True, chromatin_counts=4.0)
+    counts, c = with_it.layers["chromatin"].toarray(), with_it.layers["chromatin_true"]
+    assert counts.mean() == pytest.approx(4, rel=0.1)
+    open_, closed = counts[c > 0.95].mean(), counts[c < 0.02].mean()
+    assert closed / open_ == pytest.approx(CLOSED / (1 + CLOSED), rel=0.25)
+    moving = np.ptp(c, axis=0) > 0.5
+    r = [_correlation(counts[:, g], c[:, g]) for g in np.flatnonzero(moving)]
+    assert np.mean(r) > 0.5
+    plain = simulate(400, 60, seed=3)
+    assert (plain.obs["time_true"] == with_it.obs["time_true"]).all()
+    assert "chromatin" not in plain.layers and "rate_after" not in with_it.varm
+    again = simulate(400, 60, seed=3, chromatin=True, chromatin_counts=4.0)
+    assert (again.layers["chromatin"] != with_it.layers["chromatin"]).nnz == 0
+    for bad in ({"chromatin_lag": np.nan}, {"chromatin_counts": 0}):
+        with pytest.raises(ValueError, match="must be a finite time"):
+            simulate(60, 5, chromatin=True, **bad)
+
+
 def test_trajectories_solve_the_equations_and_cross_branch_points_continuously():
     """Cells on a fine grid of time, all lineages: ds/dt = u - gamma s, also across stages."""
     n, gamma = 4001, np.random.default_rng(1).uniform(0.8, 2.0, 30)
     high = np.random.default_rng(3).lognormal(1, 1, 30)
     cluster = np.repeat(list(STAGES), n)
     progress = np.tile(np.linspace(0, 1, n), len(STAGES))
-    u, s, *_, time = _trajectories(cluster, progress, gamma, high, np.random.default_rng(2))
+    programme = _programme(high, np.random.default_rng(2))
+    u, s, *_, time = _trajectories(cluster, progress, gamma, programme)
     ends = {}
     for stage, (parent, _, duration) in STAGES.items():
         here = cluster == stage
