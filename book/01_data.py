@@ -7,6 +7,13 @@
 # it from data that do not report it. Before a model predicts a number, we should know how well the
 # number can be seen at all. How much of a gene's RNA is already spliced, and how much of what we
 # read off a single cell is chance?
+#
+# :::{admonition} In this chapter
+# :class: tip
+# - You will know what a splicing ratio is, and why one cell shows so little of it.
+# - You will be able to say what a score of 0 and a perfect score look like.
+# - You need Python and school statistics; no model is trained yet.
+# :::
 
 # %% tags=["parameters"]
 profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
@@ -101,13 +108,14 @@ s, u = (adata.layers[name].toarray() for name in ("spliced", "unspliced"))  # (c
 n = s + u
 r = np.divide(s, n, out=np.zeros_like(s), where=n > 0)  # the ratio; undefined where n = 0
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lab.profiles.finding(
     f"{len(train)}, {len(val)} and {len(test)} cells; {adata.n_vars} genes stay. "
     f"{u.sum() / n.sum():.1%} of their counts are unspliced. {(n == 0).mean():.0%} of the entries "
     f"hold no molecule, so that they have no ratio; of the others, {(n[n > 0] == 1).mean():.0%} "
     f"hold a single one and {(n[n > 0] <= 2).mean():.0%} one or two.",
     profile,
+    kept=f"{(n[n > 0] == 1).mean():.0%} of the entries that hold anything hold a single molecule.",
 )
 
 # %% mystnb={"image": {"alt": "Bar chart of the share of observed entries by their number of molecules n, from 1 to 12 and more. The bar for n = 1 is the tallest, and the bars fall quickly."}, "figure": {"caption": "One molecule is the commonest case. A ratio read off it can only be 0 or 1.", "name": "fig-depth"}}
@@ -141,7 +149,7 @@ low, high = (binom.ppf(q, n[seen, gene], p) for q in (0.025, 0.975))
 inside = ((low <= s[seen, gene]) & (s[seen, gene] <= high)).mean()
 expected = (binom.cdf(high, n[seen, gene], p) - binom.cdf(low - 1, n[seen, gene], p)).mean()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lab.profiles.finding(
     f"for *{adata.var_names[gene]}*, {inside:.1%} of the cells lie in the band, where "
     f"{expected:.1%} would if its ratio were the same in all of them. Where the first is "
@@ -203,13 +211,14 @@ explained = {
 m = gene_mean.predict(adata[test])[observed]
 sampling = np.mean(m * (1 - m) / n[test][observed]) / truth.var()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lab.profiles.finding(
     f"the gene alone explains {explained['gene']:.1%} of the variance, and knowing the cell type "
     f"as well makes it {explained['gene and cell type']:.1%}. Binomial sampling, with one ratio "
     f"per gene, takes {sampling:.1%}. Together, gene and sampling account for "
     f"{explained['gene'] + sampling:.1%}.",
     profile,
+    kept=f"The gene and the chance of counting account for {explained['gene'] + sampling:.0%} of the variance of the observed ratios; the cell type adds {explained['gene and cell type'] - explained['gene']:.1%}.",
 )
 
 # %% [markdown]
@@ -276,13 +285,14 @@ ax = lab.plots.error_bound(scores, (paper_r, paper_rmse))
 # %%
 implied = paper_rmse / np.sqrt(1 - paper_r**2)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lab.profiles.finding(
     f"the paper's pair implies a target with a standard deviation of at most {implied:.3f}; these "
     f"four have {scores['sd'].min():.2f} to {scores['sd'].max():.2f}. The gene mean reaches "
     f"r = {scores['r'].min():.2f} to {scores['r'].max():.2f} on them, and an RMSE of "
     f"{scores['rmse'].min():.3f} to {scores['rmse'].max():.3f}.",
     profile,
+    kept=f"One number per gene reaches a correlation of {scores['r'].min():.2f} to {scores['r'].max():.2f}, by the choice of the target alone.",
 )
 
 # %% [markdown]
@@ -365,7 +375,7 @@ ax.set(xlabel="mean molecules per entry", ylabel="within-gene r, $n \\geq 2$")
 ax.set_xticks(recovered.index, [f"{depth:g}" for depth in recovered.index])
 ax.minorticks_off()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 worst = (recovered.sub(recovered["the true p"], axis=0)).abs().to_numpy().max()
 lab.profiles.finding(
     f"the estimates miss the known ceiling by at most {worst:.3f}. With three molecules per entry "
@@ -396,13 +406,14 @@ rows = ["rmse_observed", "r_observed", "d2", "within_gene_r", name]
 limits = {"gene mean": report, "ceiling, bootstrap": ceiling, "ceiling, thinning": thinned}
 pd.DataFrame(limits).loc[rows].map(lambda x: "–" if np.isnan(x) else f"{x:.3f}")
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lab.profiles.finding(
     f"on the observed target, RMSE can fall from {report['rmse_observed']:.3f} to no less than "
     f"{ceiling['rmse_observed']:.3f}, and r can rise from {report['r_observed']:.2f} to "
     f"{ceiling['r_observed']:.2f}. A perfect model would have a D² of {ceiling['d2']:.2f} and a "
     f"within-gene r of {ceiling['within_gene_r']:.2f}, if all that varies could be predicted.",
     profile,
+    kept=f"A perfect model would have a D² of {ceiling['d2']:.2f} and a within-gene r of {ceiling['within_gene_r']:.2f}.",
 )
 
 # %% [markdown]
@@ -459,7 +470,7 @@ here = "cells at hand" + (" (simulated too)" if adata.uns["provenance"]["simulat
 compared = pd.DataFrame({here: figures(adata), "a simulated pancreas": figures(simulated)})
 compared.round(3)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 a, b = compared.iloc[:, 0], compared.iloc[:, 1]
 furthest = (np.log(a / b)).abs().idxmax()
 lab.profiles.finding(
@@ -474,7 +485,11 @@ lab.profiles.finding(
 # pancreas. No biological claim in this book rests on simulated cells.
 #
 # ## What we found
-#
+
+# %% tags=["remove-input"]
+lab.profiles.what_we_found(profile)
+
+# %% [markdown]
 # The splicing ratio of a gene in a cell is real but badly lit. Most entries that hold anything hold
 # a few molecules, and the binomial spread of so few covers nearly everything that one sees. What
 # remains is mostly a difference between *genes*, which a single table of gene means captures, and
@@ -484,3 +499,20 @@ lab.profiles.finding(
 # above 0.
 #
 # Can a network that sees only the totals find it? First it has to be built: {doc}`02_architecture`
+#
+# ## Three questions
+#
+# :::{dropdown} 1. Why is the ratio of an entry with one molecule of no use by itself?
+# It can only be 0 or 1, whatever $p$ is. Its standard deviation is $\sqrt{p(1-p)}$, 0.4 at $p =
+# 0.8$. Only over many entries does it say something.
+# :::
+#
+# :::{dropdown} 2. A model has a pooled r of 0.79. Is that good?
+# Nobody can tell. The gene mean, which knows nothing of cells, may have the same. Ask for D² or
+# within-gene r, where the gene mean has 0.
+# :::
+#
+# :::{dropdown} 3. Why is a perfect model not at 1?
+# The observed ratio is a sample. A model that knew $p$ would still not know how the molecules fell.
+# The score that it would get is the noise ceiling.
+# :::

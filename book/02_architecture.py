@@ -7,6 +7,13 @@
 # kind of cell too, if only a little ({numref}`fig-ratios` in {doc}`chapter 1 <01_data>`). So the
 # vector may already hold the answer, and what is missing is somebody who asks. What exactly has to
 # be added, how is it trained, and how loudly must it ask to be heard?
+#
+# :::{admonition} In this chapter
+# :class: tip
+# - You will build the model part by part, and know the shape of every tensor.
+# - You will see why the loss is summed and not averaged, and what a learned prior does.
+# - You need {doc}`chapter 1 <01_data>` and some PyTorch.
+# :::
 
 # %% tags=["parameters"]
 profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
@@ -165,12 +172,13 @@ sizes = {
 sizes = pd.DataFrame(sizes).rename_axis("parameters of the head", axis=1)
 sizes
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lab.profiles.finding(
     f"with {n_latent} latent dimensions and {n_genes} genes, the linear head has "
     f"{sizes.loc['linear', 'sigmoid']:,} parameters and mlp2 {sizes.loc['mlp2', 'sigmoid']:,}, "
     f"{sizes.loc['mlp2', 'sigmoid'] / sizes.loc['linear', 'sigmoid']:.1f} times as many.",
     profile,
+    kept=f"The linear head has {sizes.loc['linear', 'sigmoid']:,} parameters, mlp2 {sizes.loc['mlp2', 'sigmoid'] / sizes.loc['linear', 'sigmoid']:.1f} times as many.",
 )
 
 # %% [markdown]
@@ -338,7 +346,7 @@ pd.DataFrame({"molecules": n[0], "worth": (weight * n)[0]}).round(1)
 # the binomial with each entry multiplied by $(c + 1)/(c + n)$. It aims at the same ratio, since both
 # $s$ and $n$ are scaled by one factor.
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 c = statistics.concentration.numpy()
 middle, n = np.median(c), total.tocoo()
 worth = (n.data * (c[n.col] + 1) / (c[n.col] + n.data)).sum() / n.data.sum()
@@ -348,6 +356,7 @@ lab.profiles.finding(
     f"{100 * (middle + 1) / (middle + 100):.0f}. All molecules of the training cells together count as "
     f"{worth:.0%} of their number.",
     profile,
+    kept=f"All molecules of the training cells together count as {worth:.0%} of their number: they are not independent.",
 )
 
 # %% [markdown]
@@ -600,7 +609,7 @@ bars.axhline(output.START, color=lab.plots.INK, ls="--", lw=1)
 bars.set(xlabel="feature", ylabel="width of the prior")
 _ = bars.legend()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 held_out = [adata.layers[name][val] for name in ("spliced", "unspliced")]
 explained = {
     way: sv.metrics.ratio_report(*held_out, linear_ratio(features(val), weights), gene_mean)["d2"]
@@ -616,6 +625,7 @@ lab.profiles.finding(
     f"{explained['alone']:.3f} of the deviance beyond the gene mean (D²), slopes together "
     f"{explained['together']:.3f}, both without the genes' own counts and after {epochs} epochs.",
     profile,
+    kept=f"Slopes learnt gene by gene explain {explained['alone']:.3f} of the deviance beyond the gene mean, slopes that share a prior {explained['together']:.3f}.",
 )
 
 # %% [markdown]
@@ -682,7 +692,7 @@ for ax in axes.ravel():
     ax.margins(x=0.25)
 axes[0, 0].invert_yaxis()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 elbo, summed, _, averaged = scale.to_numpy()
 lab.profiles.finding(
     f"the negative ELBO is {elbo[0]:,.0f} nats per cell, the summed quasi-binomial "
@@ -691,6 +701,7 @@ lab.profiles.finding(
     f"{summed[1] / averaged[1]:,.0f} times less than the summed quasi-binomial, which in turn pulls "
     f"{elbo[1] / summed[1]:,.0f} times less than the ELBO.",
     profile,
+    kept=f"An averaged error pulls {summed[1] / averaged[1]:,.0f} times less on the encoder than the summed loss.",
 )
 
 # %% [markdown]
@@ -902,7 +913,11 @@ print(f"{adata.layers['unspliced'][test].sum() / adata.layers['total'][test].sum
 # :::
 #
 # ## What we found
-#
+
+# %% tags=["remove-input"]
+lab.profiles.what_we_found(profile)
+
+# %% [markdown]
 # Little has to be added: one linear map from the latent and a few components to the genes, a
 # sigmoid, and a loss. Some choices look large and are none: softmax and sigmoid are the same
 # function. Others look small and decide:
@@ -918,3 +933,20 @@ print(f"{adata.layers['unspliced'][test].sum() / adata.layers['total'][test].sum
 #
 # None of this says that the answer is any good. For that we train until it is done, and put the
 # result beside {term}`baselines <baseline>` and the {term}`noise ceiling`: {doc}`03_training`
+#
+# ## Three questions
+#
+# :::{dropdown} 1. Softmax over two outputs, or a sigmoid: what differs?
+# The functions are the same, $e^a/(e^a+e^b) = \mathrm{sigmoid}(a-b)$. Softmax has twice the
+# parameters, and one step of an optimiser moves the difference of two outputs twice as far.
+# :::
+#
+# :::{dropdown} 2. Why do genes share a prior?
+# Most genes have too few molecules to tell their own slopes. What all genes have in common says how
+# large a slope may be, and a gene with few molecules keeps close to that.
+# :::
+#
+# :::{dropdown} 3. Why does a loss that is averaged over entries leave the encoder as it was?
+# The ELBO is a sum over genes. A mean over counted entries is smaller by about the number of
+# counted genes in a cell. No weight of order one makes up for that.
+# :::

@@ -9,6 +9,14 @@
 # need company. A prediction needs two {term}`baselines <baseline>` beside it: the one that knows
 # nothing of cells, and the one that any statistician would try first. A gain from a second task
 # needs a twin that does everything but share.
+#
+# :::{admonition} In this chapter
+# :class: tip
+# - You will train the model and read its curves.
+# - You will compare it with baselines, with its own parts taken away, and with the noise ceiling.
+# - You will see whether a second task helps the first, and what a pretrained start is worth.
+# - You need chapters {doc}`1 <01_data>` and {doc}`2 <02_architecture>`.
+# :::
 
 # %% tags=["parameters"]
 profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
@@ -101,13 +109,14 @@ for (name, key, title), ax in zip(panels, axes.flat, strict=True):
         ax.set_ylim(None, np.quantile(history["elbo_validation"], 0.95))
 _ = axes[1, 1].axhline(known, color=lab.plots.ROLES["null"], ls="--")
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 final = first["SplicedVAE"]["history"]["ratio_pearson_r_validation"][-1]
 lab.profiles.finding(
     f"validation r ends at {final:.3f}; the gene mean, which knows no cell, gets {known:.3f} "
     "on the same cells. The paper reports 0.67, on a target it does not "
     "state. A curve of pooled r cannot tell a good model from none.",
     profile,
+    kept=f"Validation r ends at {final:.2f}; the gene mean alone has {known:.2f}.",
 )
 
 # %% [markdown]
@@ -178,7 +187,7 @@ for (a, b), ax in zip(pairs, axes, strict=True):
 _ = axes[1].set_ylabel("")
 
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 def per_gene(a: str, b: str) -> str:
     """Difference in reconstruction over the shared genes, in nats per cell, over seeds."""
     of = {(job["name"], job["seed"]): pd.Series(job.get("reconstruction")) for job in jobs}
@@ -242,7 +251,7 @@ _ = axes[0, 0].figure.legend(
     *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, markerscale=3
 )
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lab.profiles.finding(
     "SplicedVAE minus scVI on test cells, mean and 95 % interval over seeds: silhouette "
     f"{with_interval(coupled, plain, 'silhouette', 3)}, kNN purity "
@@ -308,7 +317,7 @@ predictors = [name for name in rows if not name.startswith("ceiling")]
 roles = {"GeneMean": "null"}
 _ = lab.plots.scores_over_seeds(scores, "d2", predictors, roles).set_xlabel("D², test cells")
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 ridge, regression = "RidgeBinomial", "HierarchicalBinomial"
 literal = "SplicedVAE, paper's setting"
 bootstrap, thinning = (
@@ -332,6 +341,7 @@ lab.profiles.finding(
     f"ceilings of within-gene r at n ≥ 2 are {bootstrap:.2f} and {thinning:.2f}. They differ where p "
     "is not beta-distributed within a gene, as the first assumes, or where cells are few.",
     profile,
+    kept=f"In D², SplicedVAE minus the ridge: {with_interval(coupled, ridge, 'd2', 4)}; minus the regression without a network: {with_interval(coupled, regression, 'd2', 4)}.",
 )
 
 # %% [markdown]
@@ -406,7 +416,7 @@ for other, label in ((coupled, "D² less all parts"), (regression, "D² less the
     ]
 ablation.rename(index=parts).rename_axis(None)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 taken = {
     "the learned prior": fixed,
     "the components": alone,
@@ -432,6 +442,7 @@ lab.profiles.finding(
     f"{times.loc[ridge, 'within_gene_r']:.2f} and {times.loc[regression, 'within_gene_r']:.2f} times. "
     "A part that adds little here may still do the work of another that is missing.",
     profile,
+    kept=f"{len(paying)} of {len(taken)} parts of the model are seen to pay where all others are there.",
 )
 
 # %% [markdown]
@@ -456,7 +467,7 @@ sharing = pd.DataFrame(
 )
 sharing
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 gained = [
     f"{verdict(*pair, 'd2', 'helps', 'hurts', 'makes no difference that shows in')} the ratios {where}"
     for where, pair in twins.items()
@@ -479,6 +490,7 @@ lab.profiles.finding(
     f"{with_interval(alone, regression, 'd2', 4)} in D², the detached one "
     f"{with_interval(bare, regression, 'd2', 4)}.",
     profile,
+    kept=f"Sharing the encoder {gained[0]}, and {gained[1]}.",
 )
 
 # %% [markdown]
@@ -611,7 +623,7 @@ by_start = few.groupby(["cells", "start"], sort=False)[
 pd.concat({f"test cells; pretrained: {origin} checkpoint": by_start.round(4)}, axis=1)
 
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 def advantage(cells: int, start: str = "pretrained") -> str:
     """A pretrained start against scratch on test cells, paired by seed, in words."""
     frame = few[few["cells"] == cells].set_index(["start", "seed"]).sort_index()
@@ -677,7 +689,11 @@ lab.profiles.finding(
 # :::
 #
 # ## What we found
-#
+
+# %% tags=["remove-input"]
+lab.profiles.what_we_found(profile)
+
+# %% [markdown]
 # {term}`Pooled correlations <pooled r>`, the figures that are usually reported, hardly move during
 # training: the gene mean has them already. Beyond it there is a small, real signal. An error that
 # is averaged over entries barely leaves the gene mean. A likelihood that is summed over genes, a head
@@ -689,3 +705,20 @@ lab.profiles.finding(
 #
 # All of this is one setting, chosen by hand, and the paper tried many. What does such a search
 # find? {doc}`04_hyperparameter_search`
+#
+# ## Three questions
+#
+# :::{dropdown} 1. Which comparison shows whether the second task helps?
+# The coupled head against its detached twin. Both have the same network and the same head. In the
+# twin, the head's gradient does not reach the encoder.
+# :::
+#
+# :::{dropdown} 2. What does the hierarchical regression tell about the network?
+# It reads components instead of a latent and has no network. What SplicedVAE has beyond it in D² is
+# what the network adds to ratios.
+# :::
+#
+# :::{dropdown} 3. D² is about 0.03. Is that next to nothing?
+# It is small, since most of what one sees in a ratio is chance. Set it beside the noise ceiling,
+# not beside 1, and beside the gene mean, which has 0.
+# :::

@@ -6,6 +6,13 @@
 # {cite:p}`SplicedVAE2026`. That sentence hides two questions. How much is there to gain in this
 # space at all, beside models that nobody searched for? And how much of the winner's score is merit,
 # when the best of ninety noisy scores would be high even if all ninety models were the same?
+#
+# :::{admonition} In this chapter
+# :class: tip
+# - You will run a search that can be stopped and goes on, alone or on many machines.
+# - You will measure how much of a winner's score is luck.
+# - You need {doc}`chapter 3 <03_training>`.
+# :::
 
 # %% tags=["parameters"]
 profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
@@ -140,7 +147,7 @@ pd.DataFrame({name: table["state"].value_counts() for name, table in tables.item
     0
 ).astype(int)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 failed = pd.concat(table[table["state"] == "FAIL"] for table in tables.values())
 minutes = {name: table["seconds"].sum() / 60 for name, table in tables.items()}
 lab.profiles.finding(
@@ -193,7 +200,7 @@ _ = axes[0].figure.legend(
     *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=9
 )
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 best = {name: values.max() for name, values in gains.items()}
 worse = sum((values < 0).sum() for values in gains.values())
 complete = sum(map(len, gains.values()))
@@ -202,6 +209,7 @@ lab.profiles.finding(
     f"the validation cells, the best of TPE {best['tpe']:.2f} %; the default {references['default']:.2f} %, the ridge regression {references['ridge']:.2f} %. Of the "
     f"{complete} configurations that were trained to the end, {worse} do worse than the gene mean.",
     profile,
+    kept=f"The best of {trials} points of the grid is {best['grid']:.2f} % below the gene mean's RMSE on validation cells; the default, which was not searched for, {references['default']:.2f} %.",
 )
 
 # %% [markdown]
@@ -259,7 +267,7 @@ importances = importances.sort_values("grid")
 ax = importances.plot.barh(color=[lab.plots.BLUE, lab.plots.INK], width=0.75)
 _ = ax.set_xlabel("importance")
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 first, second = importances["grid"].index[:-3:-1]
 level, outputs = (
     gain(both).groupby(both[name]).median().sort_values()
@@ -275,6 +283,7 @@ lab.profiles.finding(
     "(chapter 2); what can differ is the way there, since one step of Adam moves the "
     "difference of two outputs twice as far as one output.",
     profile,
+    kept=f"`{first}` carries {importances['grid'][first]:.0%} of the variance of the grid.",
 )
 
 # %% [markdown]
@@ -313,7 +322,7 @@ chosen.index = [f"{rank} (configuration {number})" for rank, number in enumerate
 chosen[list(grid)]
 
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 def told(a: str, b: str, score: str, digits: int) -> str:
     """Difference on test cells, paired by seed."""
     return lab.experiment.format_difference(
@@ -362,7 +371,7 @@ for name, ax in zip(studies, axes, strict=True):
 _ = axes[0].set_ylabel("RMSE, % below the gene mean")
 
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 def curse(name: str) -> str:
     """What the winners lose from validation to test cells, beyond what the default does."""
     frame = confirmed.reset_index().pivot_table("gain", "model", "seed")
@@ -393,6 +402,7 @@ lab.profiles.finding(
     f"{curse('grid')} from the validation to the test cells, those of TPE {curse('tpe')} (mean of the "
     "five, with an interval over initial weights).",
     profile,
+    kept=f"From choosing to new cells, the five best of the grid go from {means['grid'].iloc[0]:+.2f} % to {means['grid'].iloc[2]:+.2f} %.",
 )
 
 # %% [markdown]
@@ -434,7 +444,7 @@ ax.plot(default["elbo"], default["d2"], "s", color=lab.plots.INK, ms=8)
 low = max(-0.005, shown["d2"].min())
 _ = ax.set(xlabel="ELBO, nats per validation cell", ylabel="D², validation cells", ylim=(low, None))
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 beaten = (both["elbo"] < default["elbo"]) & (both["d2"] < default["d2"])
 speed = both[["lr", "elbo"]].corr("spearman").iloc[0, 1]
 lab.profiles.finding(
@@ -504,7 +514,11 @@ lab.profiles.finding(
 # :::
 #
 # ## What we found
-#
+
+# %% tags=["remove-input"]
+lab.profiles.what_we_found(profile)
+
+# %% [markdown]
 # The search works, and survives its machines. What it can find is bounded by its space: read the
 # distance between its best configuration and the ridge regression, which takes seconds and has
 # one knob, before you read the order of the winners. And the order itself may be luck: a score
@@ -515,3 +529,19 @@ lab.profiles.finding(
 #
 # Ratios were never the aim. They are wanted for the arrow that they give to a cell, and so the next
 # question is: {doc}`05_velocity`
+#
+# ## Three questions
+#
+# :::{dropdown} 1. Why is the score by which a winner was chosen too good?
+# Among many configurations, one is lucky on the cells that choose. Its score holds its worth and
+# its luck. With new seeds and new cells the luck is gone.
+# :::
+#
+# :::{dropdown} 2. Why may 90 points of a grid of thousands be enough?
+# If few hyperparameters matter, random points cover those few well. The others cost nothing.
+# :::
+#
+# :::{dropdown} 3. When may test cells be read?
+# Once, after the last decision. Whoever changes the space because of a test score has made
+# validation cells of them.
+# :::

@@ -10,6 +10,14 @@
 # other cells, from random vectors, and from half of the molecules. It scores all of them against
 # the velocity of cells that training never saw. Then it leaves the laboratory and asks what happens
 # with *your* data.
+#
+# :::{admonition} In this chapter
+# :class: tip
+# - You will turn ratios into arrows, and know what scVelo's slope expects of counts.
+# - You will score arrows against nulls that also look right.
+# - You will know for which data of your own not to draw the picture.
+# - You need {doc}`chapter 3 <03_training>`; its models are reused.
+# :::
 
 # %% tags=["parameters"]
 profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
@@ -160,7 +168,7 @@ pd.DataFrame(
     }
 ).T.round(3)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lab.profiles.finding(
     "for SplicedVAE, drawing counts for the slope takes the cosine from "
     f"{scores.loc['SplicedVAE, no draws', 'cosine'].mean():.3f} to "
@@ -175,6 +183,7 @@ lab.profiles.finding(
     f"{lab.experiment.format_difference(scores, 'SplicedVAE, reference γ', 'SplicedVAE', 'cosine')}), the gene mean's "
     f"{scores.loc['GeneMean, reference γ', 'cosine'].mean():.3f}.",
     profile,
+    kept=f"Drawing counts for the slope takes SplicedVAE's cosine from {scores.loc['SplicedVAE, no draws', 'cosine'].mean():.2f} to {scores.loc['SplicedVAE', 'cosine'].mean():.2f}.",
 )
 
 # %% [markdown]
@@ -248,7 +257,7 @@ ax = plt.figure(figsize=(7, 5.4)).add_subplot()
 lab.plots.scores_over_seeds(named, "cosine", list(rows.values()), roles, intervals=True, ax=ax)
 _ = ax.set_xlabel("cosine, test cells")
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 rivals = (
     "GeneMean",
     "constant velocity",
@@ -265,6 +274,11 @@ lab.profiles.finding(
     )
     + ".",
     profile,
+    kept="Cosine of SplicedVAE minus the gene mean's: "
+    + lab.experiment.format_difference(scores, "SplicedVAE", "GeneMean", "cosine")
+    + "; minus that of transferred velocities: "
+    + lab.experiment.format_difference(scores, "SplicedVAE", "velocity transfer", "cosine")
+    + ".",
 )
 
 # %% [markdown]
@@ -288,7 +302,7 @@ for score in ("cosine", "accuracy"):
     }
 pd.DataFrame(beside).loc[list(plain)].rename(index=plain)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 told = []
 for score in ("cosine", "accuracy"):
     ahead = {
@@ -333,7 +347,7 @@ keys["half versus half"] = "measured: s and u of the first half"
 table = scores.loc[list(keys), list(columns)].groupby("model", sort=False).mean()
 table.rename(index=keys, columns=columns).round(3)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 own, measured = f"SplicedVAE{lab.fields.OTHER_HALF}", "half versus half"
 lab.profiles.finding(
     "without shared noise, cosine of SplicedVAE minus: "
@@ -369,7 +383,7 @@ pd.DataFrame(
     }
 ).round(3)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 top, near = (f"{name}{lab.fields.IF_TRUE}" for name in ("SplicedVAE", "NearestNeighbours"))
 found = {
     name: scores.loc[name, "cosine"].mean()
@@ -382,6 +396,7 @@ lab.profiles.finding(
     f"were it right, that would be {found[top] / found[near]:.2f} times. In accuracy, measured "
     f"minus that is {lab.experiment.format_difference(scores, 'SplicedVAE', top, 'accuracy')}.",
     profile,
+    kept=f"Were its ratios true, its cosine would be {found[top]:.2f}; it is {found['SplicedVAE']:.2f}.",
 )
 
 # %% [markdown]
@@ -458,7 +473,7 @@ accuracies = {
 table = scores.loc[list(directions), list(accuracies)].groupby("model", sort=False).mean()
 table.rename(index=directions, columns=accuracies).round(3)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 VELO = "Velo-Predictor, honest, spliced counts"
 lab.profiles.finding(
     "accuracy over turns of the compass: SplicedVAE "
@@ -556,7 +571,7 @@ for name, field in shown.items():
 early = bench.test.obs["clusters"].isin(["Ngn3 high EP", "Pre-endocrine"]).to_numpy()
 pd.DataFrame({name: table[early].mean() for name, table in fates.items()}).round(3)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 distance = {
     name: (fates[name][early] - fates["true counts"][early]).abs().sum(axis=1).mean() / 2
     for name in list(shown)[1:]
@@ -607,7 +622,7 @@ _ = axes[1].set(
     xlabel="fifth of the cells, by spread", ylabel="angle to the true arrow, °", ylim=(0, None)
 )
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lab.profiles.finding(
     f"from the fifth of the cells that agree most to the fifth that agree least, the angle to the true "
     f"arrow goes from {by_fifth.iloc[0]:.0f}° to {by_fifth.iloc[-1]:.0f}° (rank correlation over cells "
@@ -679,7 +694,7 @@ listed.astype(object).where(listed.notna(), "–")
 # larger one where few genes make up a component; so read even their D² with some doubt.)
 
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 blind = lab.queries.NO_OWN
 recommended = {lab.queries.SPLICED: (blind, blind + lab.queries.DENOISED)}
 
@@ -714,6 +729,7 @@ lab.profiles.finding(
     f"that of the training tissue {answers.loc[same, 'angular_error'].mean():.0f}°. A D² does not vouch for a "
     "velocity: set the two beside each other.",
     profile,
+    kept=f"Spliced counts given to the model for totals have a D² of {wrong:+.3f}: do not draw that picture.",
 )
 
 # %% [markdown]
@@ -747,7 +763,7 @@ for name, (role, style) in levels.items():
     ax.axhline(means[name], ls=style, color=lab.plots.ROLES[role], label=label)
 _ = ax.legend(fontsize=9, loc=(0.02, 0.55))
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 curve = [means[lab.depth.THINNED.format(d)] for d in depths]
 tenth = lab.depth.THINNED.format(0.1)
 lab.profiles.finding(
@@ -780,7 +796,11 @@ lab.profiles.finding(
 # :::
 #
 # ## What we found
-#
+
+# %% tags=["remove-input"]
+lab.profiles.what_we_found(profile)
+
+# %% [markdown]
 # Predicted ratios do give a velocity that resembles the one from true counts, well beyond what
 # streamlines that merely look right could tell. How much beyond is in the tables. There the gene
 # mean stands beside it, and the transfer of velocities, which asks for a matched reference and no
@@ -790,3 +810,20 @@ lab.profiles.finding(
 # says for which cells not to draw the picture.
 #
 # All this was learnt from one tissue, on one day, and there are many of both: {doc}`06_atlas`
+#
+# ## Three questions
+#
+# :::{dropdown} 1. Streamlines from predicted ratios look like those from true counts. What does that show?
+# Little. A field in which every cell has the same ratio also gives smooth streamlines along the
+# same path. Ask for the cosine to the true velocity, and for that of the null.
+# :::
+#
+# :::{dropdown} 2. Why does the slope need draws of counts?
+# scVelo reads it from second moments and from the cells at the top. Both expect the noise of
+# counting. An expected count has less of it, and the slope comes out wrong.
+# :::
+#
+# :::{dropdown} 3. Your data have spliced counts alone. What do you do?
+# Train a model on spliced counts, `input="spliced"`. A model of totals reads them as if the
+# unspliced molecules were missing, and its arrows are wrong.
+# :::

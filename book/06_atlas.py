@@ -11,6 +11,14 @@
 # This chapter builds the road to ten million cells in four steps, each of which runs on a laptop: a
 # catalogue, a plan, a store, a stream. Then it asks the open question, on real cells as far as one
 # tissue can answer it and on a simulated corpus for the rest, and says what ten million would cost.
+#
+# :::{admonition} In this chapter
+# :class: tip
+# - You will plan, build and stream a corpus that does not fit into memory.
+# - You will foretell what ten million cells cost before a machine is booked.
+# - You will see what a model knows of cells unlike those it has seen.
+# - You need {doc}`chapter 3 <03_training>`.
+# :::
 
 # %% tags=["parameters"]
 profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
@@ -103,7 +111,7 @@ ax = lab.plots.shares_by_rank(shares)
 ax.legend(title="simulated metadata")
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 half = plans[0.5]
 before, after = (100 * shares[f"α = {a}"].iloc[0] for a in ("1", "0.5"))
 lab.profiles.finding(
@@ -114,6 +122,7 @@ lab.profiles.finding(
     f"corpus reads nearly every file of the atlas to keep "
     f"{100 * half['n_take'].sum() / metadata['n_cells'].sum():.1f} % of its cells. (Metadata simulated.)",
     profile,
+    kept=f"A balanced plan takes the largest tissue from {before:.0f} % to {after:.1f} % of the cells, and reads {len(half):,} of {len(metadata):,} samples.",
 )
 
 # %% [markdown]
@@ -199,7 +208,7 @@ ax.set_title("simulated corpus")
 ax.legend(loc="lower right")
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 reached = 100 * mixed / ideal
 lab.profiles.finding(
     "of the entropy that cells drawn at random have, minibatches of one block have "
@@ -208,6 +217,9 @@ lab.profiles.finding(
     + " and ".join(f"{reached[name].iloc[-1]:.1f} %" for name in reached)
     + ". What is not mixed on the disk has to be mixed in memory.",
     profile,
+    kept="Minibatches of 32 blocks have "
+    + " and ".join(f"{reached[name].iloc[-1]:.0f} % ({name})" for name in reached)
+    + " of the entropy of cells drawn at random.",
 )
 
 # %% [markdown]
@@ -306,7 +318,7 @@ fig, ax = plt.subplots(figsize=(6.8, 3.6))
 panel("cell type", ax)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 types = known.loc["cell type"].loc["SplicedVAE, elsewhere"]
 lab.profiles.finding(
     f"{real.uns['provenance']['name']}, {len(types)} cell types left out in turn ({', '.join(types.index)}), "
@@ -319,6 +331,9 @@ lab.profiles.finding(
     f"{told('cell type', 'SplicedVAE, elsewhere', 'SplicedVAE, there', 'within_gene_r')}; "
     f"{told('cell type', 'SplicedVAE, fine-tuned', 'SplicedVAE, elsewhere', 'within_gene_r')}.",
     profile,
+    kept="A cell type left out, D²: "
+    + told("cell type", "SplicedVAE, elsewhere", "gene mean, there")
+    + ".",
 )
 
 # %% [markdown]
@@ -339,7 +354,7 @@ for ax, kind in zip(axes, ("dataset", "tissue", "organism"), strict=True):
 fig.suptitle("simulated corpus")
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lab.profiles.finding(
     "simulated corpus, D²:\n\n"
     + "\n".join(
@@ -422,7 +437,7 @@ table.loc["peak memory, GiB"] = sizes["gib"].round(2).to_numpy()
 table[f"prediction at {largest:,}, off by"] = [f"{100 * x:+.0f} %" for x in off] + ["–"]
 table
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 big = model_of_cost.loc[10_000_000]
 terabytes = len(half) * 90 / 1e6
 lab.profiles.finding(
@@ -434,6 +449,7 @@ lab.profiles.finding(
     f"the four of Velocyto, that is {terabytes:.1f} TB to fetch: {terabytes * 1000 * 0.12:,.0f} US dollars "
     "if a GB costs 0.12, which is an assumption, and nothing from a machine beside the bucket.",
     profile,
+    kept=f"Ten million cells would take {big['build_s'] / 3600:.1f} h to build here in one process, and {big['train_s'] / 3600:.1f} h for an epoch.",
 )
 
 # %% [markdown]
@@ -461,7 +477,11 @@ lab.profiles.finding(
 # :::
 #
 # ## What we found
-#
+
+# %% tags=["remove-input"]
+lab.profiles.what_we_found(profile)
+
+# %% [markdown]
 # The road to ten million cells is a matter of files: a plan that is a table, a store that survives,
 # a stream that mixes well enough, a bill that can be foretold. Whether it leads anywhere is another
 # question, and two scores answer it apart. {term}`Within-gene r <within-gene r>` asks which cell of
@@ -473,3 +493,19 @@ lab.profiles.finding(
 #
 # Every question of this book has now met its null and its ceiling. It is time to go back to where
 # they came from: {doc}`07_scorecard`
+#
+# ## Three questions
+#
+# :::{dropdown} 1. Why are cells read in blocks and not one by one?
+# A disk and a bucket are fast with consecutive rows. Training wants no neighbours together. Many
+# blocks mixed in memory give both.
+# :::
+#
+# :::{dropdown} 2. What does within-gene r say of a new tissue that D² does not?
+# Within-gene r asks which cells of a gene are more spliced than others. D² also asks where the
+# gene's mean lies, and that may be another in a new tissue.
+# :::
+#
+# :::{dropdown} 3. Why can a balanced corpus cost more to fetch than to train on?
+# It takes few cells from nearly every file, and a file is fetched whole.
+# :::

@@ -147,8 +147,11 @@ def banner(adata: AnnData, profile: str) -> None:
     display({"text/markdown": text, mime: facts}, raw=True)
 
 
-def finding(text: str, profile: str) -> None:
-    """Show a finding with its computed figures, or that this profile measures none.
+_KEPT: list[str] = []  # of this page, for its last box
+
+
+def finding(text: str, profile: str, kept: str | None = None) -> None:
+    """Show a finding in a box, with its computed figures, or that this profile measures none.
 
     Parameters
     ----------
@@ -156,12 +159,45 @@ def finding(text: str, profile: str) -> None:
         Markdown.
     profile
         A key of ``PROFILES``; ``"smoke"`` is too small to find anything.
+    kept
+        The finding in one sentence, for the page's last box, see :func:`what_we_found`.
     """
-    from IPython.display import Markdown, display
-
+    if kept is not None:
+        keep(kept)
     if profile == "smoke":
         text = "not measured in this profile (`smoke` is a short run on few cells)."
-    display(Markdown(f"**Finding:** {text}"))
+    _box(f"**Finding:** {text}")
+
+
+def keep(sentence: str) -> None:
+    """Keep a sentence for the page's last box.
+
+    Parameters
+    ----------
+    sentence
+        Markdown.
+    """
+    _KEPT.append(sentence)
+
+
+def what_we_found(profile: str) -> None:
+    """Show in a box what was kept of this page's findings.
+
+    Parameters
+    ----------
+    profile
+        As for :func:`finding`.
+    """
+    lines = [f"- {sentence}" for sentence in _KEPT]
+    if profile == "smoke":
+        lines = ["Not measured in this profile (`smoke` is a short run on few cells)."]
+    _box("**In short**\n\n" + "\n".join(lines))
+
+
+def _box(text: str) -> None:
+    from IPython.display import Markdown, display
+
+    display(Markdown(f'<div class="finding">\n\n{text}\n\n</div>'))
 
 
 def quiet() -> None:

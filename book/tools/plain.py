@@ -94,8 +94,9 @@ def _role(match: re.Match, chapter: str) -> str:
 def _block(match: re.Match) -> str:
     kind, title, body = match[1], match[2].strip(), match[3]
     body = re.sub(r"^:(?:label|class): .*\n", "", body, flags=re.MULTILINE).strip()
-    if kind == "solution":
-        return f"<details><summary>Solution</summary>\n\n{body}\n\n</details>"
+    if kind in ("solution", "dropdown"):
+        title = title if kind == "dropdown" else "Solution"
+        return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
     if kind == "exercise":
         return f"**Exercise. {title}**\n\n{body}"
     title = title or kind.capitalize()
@@ -160,8 +161,9 @@ def notebook(chapter: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode
         figure = cell.metadata.pop("mystnb", {}).get("figure", {})
         label = figure.get("name")
         title = f"Figure {_places()[label][1]}" if label else "Figure"
-        if "hide-input" in cell.metadata.get("tags", []):
-            title = "Finding" if "profiles.finding(" in cell.source else title
+        if {"hide-input", "remove-input"} & set(cell.metadata.get("tags", [])):
+            told = ("profiles.finding(", "profiles.what_we_found(")
+            title = "Finding" if any(call in cell.source for call in told) else title
             cell.source = f'# @title {title} {{ display-mode: "form" }}\n{cell.source}'
             cell.metadata["cellView"] = "form"
         if "caption" in figure:
