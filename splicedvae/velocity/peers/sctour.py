@@ -15,7 +15,7 @@ from ._shared import counts_of, foreign
 
 
 def velocity(
-    cells: AnnData, n_updates: int = 400, batch_size: int = 128, seed: int = 0
+    cells: AnnData, n_updates: int = 400, batch_size: int = 64, seed: int = 0
 ) -> np.ndarray:
     r"""The ODE's vector field, carried from the latent space to genes by the decoder.
 
@@ -30,7 +30,7 @@ def velocity(
         Steps of the optimiser. For up to 1,000 cells, 400 are what the package takes itself.
     batch_size
         Cells in one step. The ODE is solved over all of them in turn, so the time taken grows with
-        it; the package's own is 1,024, eight times as slow.
+        it; the package's own is 1,024, 16 times as slow.
     seed
         Seed of weights, batches and latents.
 
