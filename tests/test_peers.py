@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from anndata import AnnData
+from scipy.sparse import csr_matrix
 
 import splicedvae as sv
 from splicedvae.velocity.peers import _shared, nosplicevelo, pseudotime, tfvelo
@@ -132,7 +134,7 @@ def test_nosplicevelo_refuses_what_does_not_fit():
 
 
 def test_what_a_layer_says_of_a_cell_is_said_by_trees_that_have_not_seen_it():
-    """Labels that features say nothing of: in sight of a cell a forest is right, here it guesses."""
+    """Features that say nothing of labels: a forest that saw a cell is right, another guesses."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(300, 10)), rng.integers(0, 3, 300)
     cascade = CascadeForest(n_trees=20, seed=0).fit(x, y)
@@ -164,17 +166,37 @@ def test_resampling_before_the_split_is_what_gives_a_high_accuracy(cells):
 # --- drift ----------------------------------------------------------------------------------------
 
 
-def test_drift_goes_where_pseudotime_rises(bench):
+@pytest.fixture(scope="module")
+def line():
+    """250 cells on a line; a third of 60 genes rises, two thirds are switched off one by one."""
+    rng = np.random.default_rng(0)
+    time, slope = np.sort(rng.random(250)), np.r_[np.full(20, 40.0), np.zeros(40)]
+    off = np.r_[np.full(20, 9.0), np.linspace(0.1, 0.95, 40)]
+    mean = 10 + time[:, None] * slope + 20 * (time[:, None] < off)
+    mean[:, 20:] *= time[:, None] < off[20:]
+    cells = AnnData(csr_matrix(rng.poisson(mean).astype(np.float32)))
+    cells.layers["total"] = cells.X.copy()
+    cells.obs["clusters"] = np.where(time < 0.1, "start", np.where(time > 0.9, "end", "between"))
+    sv.velocity.embed(cells, umap=False)
+    return cells, time
+
+
+@pytest.mark.parametrize(("root", "sign"), [("start", 1), ("end", -1)])
+def test_drift_follows_the_pseudotime_from_its_root(line, root, sign):
     pytest.importorskip("cellrank")
-    vectors = pseudotime.dpt(bench.test, "Ductal")
-    x, time = _shared.expression(bench.test), bench.test.obs["time_true"].to_numpy()
-    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-9)
-    ahead = (time[:, None] < time[None, :] - 2) & (time[None, :] < time[:, None] + 12)
-    steps = np.array([x[later].mean(0) - x[i] for i, later in enumerate(ahead) if later.any()])
-    given = vectors[ahead.any(1)] / np.maximum(vectors.std(0), 1e-9)
-    assert cosine(given, steps).mean() > 0.2
+    cells, time = line
+    inner = (time > 0.15) & (time < 0.85)
+    vectors = sign * pseudotime.dpt(cells, root)[inner]
+    assert (vectors[:, :20].mean(1) > 0).mean() > 0.9 and (vectors[:, 20:].sum(1) < 0).mean() > 0.9
     with pytest.raises(KeyError, match="no cluster"):
-        pseudotime.dpt(bench.test, "Ductall")
+        pseudotime.dpt(cells, "nowhere")
+
+
+def test_cytotrace_goes_from_many_genes_to_few(line):
+    pytest.importorskip("cellrank")
+    cells, time = line
+    vectors = pseudotime.cytotrace(cells)[(time > 0.15) & (time < 0.85)]
+    assert (vectors[:, 20:].sum(1) < 0).mean() > 0.8
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -242,7 +264,7 @@ def test_bad_input_is_named(cells, given, error, says):
 
 def test_seeds_of_the_process_stay_as_they_were():
     np.random.seed(1)  # noqa: NPY002
-    expected = np.random.RandomState(1).normal(size=2)  # noqa: NPY002
+    expected = np.random.RandomState(1).normal(size=2)
     first = np.random.normal()  # noqa: NPY002
     with _shared.foreign("json", 7):
         np.random.normal()  # noqa: NPY002
@@ -270,7 +292,9 @@ def test_the_command_prints_and_writes_the_table(cells, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["scTour", "VelOT, root given", "noSpliceVelo, ours from the paper"])
+@pytest.mark.parametrize(
+    "name", ["scTour", "VelOT, root given", "noSpliceVelo, ours from the paper"]
+)
 def test_methods_that_train_a_network_give_a_field(bench, name):
     if name.startswith("scTour"):
         pytest.importorskip("sctour")

@@ -24,6 +24,8 @@ OURS = "SplicedVAE"
 #: What the stage needs of ``fits``.
 FITS = (OURS,)
 NAMES = ("query", "pooled", "directions", "simulated", "dyngen")
+#: What ends the name of a row, so that one table can hold all jobs.
+ENDINGS = {name: f", {name}" for name in ("pooled", "simulated", "dyngen")}
 HONEST, LEAKY = "cascade forest, honest", "cascade forest, as published"
 #: Cells and genes that are simulated, and trees of a forest, by profile.
 SETTINGS = {
@@ -55,19 +57,22 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     -------
     JSON-ready: ``rows``, scores per method; none where the cells can't be had.
     """
+    rows = _rows(adata, profile, seed, name, folder)
+    return {"rows": {row + ENDINGS.get(name, ""): scores for row, scores in rows.items()}}
+
+
+def _rows(adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> dict[str, dict]:
     epochs = PROFILES[profile].max_epochs
     if name == "simulated":
         sizes = {key: SETTINGS[profile][key] for key in ("n_obs", "n_vars")}
-        return {"rows": _known(data.simulate(**sizes, seed=seed), seed, epochs)}
+        return _known(data.simulate(**sizes, seed=seed), seed, epochs)
     if name == "dyngen":
         cells = dyngen()
-        if cells is None:
-            return {"rows": {}}
-        return {"rows": _known(cells, seed, epochs, "sA", DYNGEN_EDGES)}
+        return {} if cells is None else _known(cells, seed, epochs, "sA", DYNGEN_EDGES)
     whole, (train, _, test) = prepared(adata, profile, seed)
     cells = held_out(whole, train, test)
     if name == "directions":
-        return {"rows": _directions(cells.train, cells.reference, profile, seed)}
+        return _directions(cells.train, cells.reference, profile, seed)
     ratio = fits.ratios(folder.parent, adata, profile, seed, OURS)
     cells.test.var[fields.CONCENTRATION] = fields.concentration(cells.train)
     slopes = {"reference": cells.train} if name == "pooled" else {}
@@ -75,7 +80,7 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     task = Task(cells.test, cells.train, ROOT, "clusters", epochs, seed)
     if name == "pooled":
         task = pooled(task)
-    return {"rows": score(cells, task, methods, EDGES, progress=False)}
+    return score(cells, task, methods, EDGES, progress=False)
 
 
 stage = Stage(

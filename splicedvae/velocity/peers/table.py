@@ -26,7 +26,6 @@ from ..field import embed, fit, project
 from ..metrics import (
     _cosine,
     cell_cosine,
-    cross_boundary,
     direction_accuracy,
     velocity_report,
     velocity_scale,

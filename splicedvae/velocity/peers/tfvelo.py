@@ -73,9 +73,7 @@ class Fit:
     velocity: np.ndarray
 
 
-def fit(
-    y: np.ndarray, x: np.ndarray, n_starts: int = 12, n_iter: int = 20, seed: int = 0
-) -> Fit:
+def fit(y: np.ndarray, x: np.ndarray, n_starts: int = 12, n_iter: int = 20, seed: int = 0) -> Fit:
     """Expectation maximisation of TFvelo's model.
 
     Parameters
@@ -222,7 +220,9 @@ def velocity(
     varies = logged.std(0) > 1e-6
     pool, targets = np.flatnonzero(factor & varies), np.flatnonzero(varies)
     if len(pool) <= n_regulators or len(targets) < 2:
-        raise ValueError(f"{len(pool)} regulators that vary are too few; {n_regulators + 1} will do.")
+        raise ValueError(
+            f"{len(pool)} regulators that vary are too few; {n_regulators + 1} will do."
+        )
     scaled = (logged - logged.mean(0)) / np.maximum(logged.std(0), 1e-9)
     correlation = np.abs(scaled[:, targets].T @ scaled[:, pool])
     correlation[targets[:, None] == pool] = -1  # no gene regulates itself here
