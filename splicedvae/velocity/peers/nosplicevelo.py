@@ -3,7 +3,8 @@ r"""noSpliceVelo (Mahajan & Maslov 2024), written anew from the paper, on scvi-t
 Genes are transcribed in bursts. After a switch, mean and variance relax to a new steady state, the
 variance faster; with :math:`p = e^{-\gamma t}` and the excess :math:`e = \sigma^2 - \mu`,
 
-.. math:: \mu = \mu_\infty + (\mu_0 - \mu_\infty)\, p, \qquad e = e_\infty + (e_0 - e_\infty)\, p^2 .
+.. math:: \mu = \mu_\infty + (\mu_0 - \mu_\infty)\, p, \qquad
+          e = e_\infty + (e_0 - e_\infty)\, p^2 .
 
 A gene has two steady states, low and high. In the plane of
 :math:`q = (\mu - \mu_\mathrm{low}) / (\mu_\mathrm{high} - \mu_\mathrm{low})` and the excess on the

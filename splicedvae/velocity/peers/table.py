@@ -294,7 +294,8 @@ def score(
 
     Returns
     -------
-    For each method, and for the truth itself, its scores, ``minutes``, and ``note``, empty or why it was not run.
+    For each method, and for the truth itself, its scores, ``minutes``, and ``note``, empty or why
+    it was not run.
     """
     rows: dict[str, dict] = {}
     tested = task.cells.n_obs - cells.test.n_obs
@@ -310,14 +311,16 @@ def score(
             if not isinstance(made, AnnData):
                 made = np.asarray(made)[tested:]
             field = field_of(cells.test, made)
+            along = None
+            if name in UNDIRECTED and task.root is not None:
+                along = pseudotime.dpt(cells.test, task.root, task.cluster_key)
         except (ImportError, ValueError) as error:
             rows[name] = {"note": f"not run: {' '.join(str(error).split())}"}
             continue
         minutes = (time.perf_counter() - start) / 60
         rows[name] = report(cells, field, edges, task.cluster_key)
         rows[name] |= {"minutes": minutes, "note": ""}
-        if name in UNDIRECTED and task.root is not None:
-            along = pseudotime.dpt(cells.test, task.root, task.cluster_key)
+        if along is not None:
             sign = np.sign((made * along / np.maximum(along.std(0), 1e-9) ** 2).sum())
             turned = field if sign > 0 else field_of(cells.test, -made)
             rows[name]["note"] = f"direction {'kept' if sign > 0 else 'reversed'} by the root"
