@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from anndata import AnnData
 from scipy.sparse import csr_matrix
@@ -24,6 +25,7 @@ from splicedvae.velocity.peers.table import (
     pooled,
     score,
 )
+from splicedvae_book import scorecard
 
 
 def cosine(a, b):
@@ -269,6 +271,34 @@ def test_seeds_of_the_process_stay_as_they_were():
     with _shared.foreign("json", 7):
         np.random.normal()  # noqa: NPY002
     assert [first, np.random.normal()] == pytest.approx(list(expected))  # noqa: NPY002
+
+
+def test_scorecard_reads_verdicts_from_the_table():
+    """A method that beats the truth in CBDir at a cosine of 0, and one that was not run."""
+    given = {
+        "SplicedVAE": (0.55, 0.85, 0.47),
+        "velocity transfer (kNN)": (0.5, 0.77, 0.36),
+        "null: random vectors": (0.0, 0.25, 0.0),
+        "DPT drift, root given": (0.0, 0.6, 0.5),
+        "CytoTRACE drift": (0.1, 0.4, 0.2),
+        "scTour": (np.nan, np.nan, np.nan),
+        REFERENCE: (1.0, 1.0, 0.43),
+    }
+    rng, rows = np.random.default_rng(0), {}
+    for name, values in given.items():
+        for seed in range(3):
+            noise = rng.normal(0, 0.002, 3)
+            rows[name, seed] = dict(
+                zip(("cosine", "accuracy", "cbdir"), values + noise, strict=True)
+            )
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.names = ["model", "seed"]
+    card = {line["claim"]: line["verdict"] for line in scorecard.peer_claims(table)}
+    assert card["CBDir tells a right velocity from a wrong one"] == scorecard.FAILS
+    assert card["SplicedVAE has a higher cosine than each of these"] == scorecard.HOLDS
+    assert card["CytoTRACE drift: a velocity without the two counts"] == scorecard.HOLDS
+    assert card["DPT drift, root given: a velocity without the two counts"] == scorecard.FAILS
+    assert not [claim for claim in card if "scTour" in claim]
 
 
 @pytest.mark.slow

@@ -82,6 +82,8 @@ def run(profile: str, out: Path) -> None:
     for stage, a, b, score in PAIRS:
         if not {a, b} <= set(tables[stage].index.unique("model")):
             continue  # a thinned run lacks the larger sizes
+        if tables[stage].loc[[a, b], score].isna().any():
+            continue  # a method whose package is absent
         gap = lab.experiment.format_difference(tables[stage], a, b, score, 4)
         print(f"{score}: {a} − {b}: {gap}")
 
