@@ -13,7 +13,7 @@ VERSION := $(shell $(RUN) "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.versio
 CONSTRAINTS := constraints$(if $(filter 3.11,$(VERSION)),,-newest).txt
 PIP     := $(BIN)/python -m pip --disable-pip-version-check
 STAMP   := $(VENV)/.installed-$(VERSION)
-EXTRAS  := atlas,book,search,test,velocity
+EXTRAS  := atlas,book,peers,search,test,velocity
 COURSE  := $(VENV)-course
 
 .DEFAULT_GOAL := help

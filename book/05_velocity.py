@@ -516,9 +516,9 @@ lab.profiles.finding(
 # {cite:p}`Haghverdi2016`, and CytoTRACE takes the number of expressed genes for a sign of
 # immaturity {cite:p}`Gulati2020`; CellRank turns both into arrows {cite:p}`Lange2022`. The paper's
 # Figures 2C, D and F show trajectories of scVI on all genes and on a subset; how they were drawn it
-# does not say, so here is one stated way. (Two others learn a velocity without the two counts:
-# TFvelo from a gene's regulators {cite:p}`Li2024`, noSpliceVelo from means and variances
-# {cite:p}`Mahajan2024`. We do not run them.)
+# does not say, so here is one stated way. (Others learn a velocity without the two counts, such as
+# TFvelo from a gene's regulators {cite:p}`Li2024` and noSpliceVelo from means and variances
+# {cite:p}`Mahajan2024`. {doc}`Chapter 9 <09_peers>` runs them on the same cells.)
 
 # %% mystnb={"image": {"alt": "Four UMAPs with streamlines: diffusion pseudotime and CytoTRACE arrows, each from an scVI latent of all genes and of a subset of genes. Pseudotime flows away from the ductal cells in both; CytoTRACE differs."}, "figure": {"caption": "Arrows without velocity: pseudotime from a named root (left) and CytoTRACE (right), on the scVI latent of all genes (top) and of a random 71 % of them (bottom).", "name": "fig-latent"}}
 kernels = {"pseudotime_fwd": "pseudotime", "cytotrace_fwd": "CytoTRACE"}

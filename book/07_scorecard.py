@@ -41,7 +41,8 @@ pd.set_option("display.max_colwidth", None)
 # %% tags=["remove-stderr"]
 fitted = lab.experiment.table(lab.fits.stage.run(adata, profile, results))
 fields = lab.experiment.table(lab.fields.stage.run(adata, profile, results))
-card = lab.scorecard.scorecard(adata, profile, results, fitted, fields)
+peers = lab.experiment.table(lab.peers.stage.run(adata, profile, results))
+card = lab.scorecard.scorecard(adata, profile, results, fitted, fields, peers)
 
 # %%
 claims = pd.DataFrame(card["claims"]).set_index("claim")
@@ -62,6 +63,20 @@ claims[["paper", "ours", "verdict"]]
 
 # %%
 claims[["definition", "baseline", "null", "ceiling"]]
+
+# %% [markdown]
+# ## What others claim
+#
+# {doc}`Chapter 9 <09_peers>` runs the methods of others that promise a velocity without the two
+# counts. Each has a line of its own, by the same rules; *ours* is here the figure that we measured
+# for it, and the {term}`null` is random vectors.
+
+# %%
+others = pd.DataFrame(card["peers"]).set_index("claim")
+others["ours"] = [ours["text"] for ours in others["ours"]]
+if profile == "smoke":
+    others["verdict"] = "not measured in this profile"
+others[["ours", "baseline", "null", "ceiling", "verdict"]]
 
 # %% [markdown]
 # Verdicts follow from rules. A difference is paired by seed, and it is *seen* if its 95 % interval

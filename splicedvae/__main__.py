@@ -22,6 +22,7 @@ OTHERS = """more commands, each with --help:
   python -m splicedvae.search   search hyperparameters
   python -m splicedvae.atlas    from the metadata of an atlas to a model
   python -m splicedvae.census   models that were trained on CELLxGENE Census
+  python -m splicedvae.velocity.peers   compare methods that give a velocity without the two counts
 """
 
 

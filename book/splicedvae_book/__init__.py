@@ -16,6 +16,7 @@ STAGES = (
     "generalisation",
     "scale",
     "modality",
+    "peers",
 )
 
 

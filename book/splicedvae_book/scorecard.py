@@ -321,6 +321,95 @@ def claims(
     return [dict(zip(keys, row, strict=True)) for row in rows]
 
 
+def peer_claims(peers: pd.DataFrame) -> list[dict]:
+    """What methods without the two counts claim, beside SplicedVAE on the same cells.
+
+    Parameters
+    ----------
+    peers
+        :func:`~splicedvae_book.experiment.table` of the stage ``peers``.
+
+    Returns
+    -------
+    As :func:`claims`; methods that were not run have no line.
+    """
+    ours, null, truth = "SplicedVAE", "null: random vectors", "the reference itself"
+    run = [
+        name
+        for name in peers.index.unique("model")
+        if name in peer_names() and peers.loc[name, "cosine"].notna().all()
+    ]
+    if not run:
+        return []
+    mean = peers.groupby("model")[["cosine", "accuracy", "cbdir"]].mean()
+    best = mean.loc[run, "cbdir"].idxmax()
+    rows = [
+        (
+            f"{name}: a velocity without the two counts",
+            "no figure of this kind",
+            "query protocol, cosine with the velocity from true counts, genes in their own units",
+            mean_with_interval(peers.loc[name, "cosine"]),
+            f"SplicedVAE {mean.loc[ours, 'cosine']:.3f}",
+            f"random {mean.loc[null, 'cosine']:.3f}",
+            "1, the reference itself",
+            HOLDS if difference(peers, name, null, "cosine")[1] > 0 else FAILS,
+        )
+        for name in run
+    ]
+    rows += [
+        (
+            f"SplicedVAE has a higher {score} than each of these",
+            "–",
+            "query protocol, difference paired by seed",
+            mean_with_interval(peers.loc[ours, column]),
+            ", ".join(f"{name} {mean.loc[name, column]:.3f}" for name in run),
+            f"random {mean.loc[null, column]:.3f}",
+            "1, the reference itself",
+            _over(peers, ours, run, column),
+        )
+        for score, column in (("cosine", "cosine"), ("accuracy, averaged over turns", "accuracy"))
+    ]
+    rows.append(
+        (
+            "CBDir tells a right velocity from a wrong one",
+            "a bar in most papers of the field",
+            f"CBDir of the method that has the most of it, {best}",
+            mean_with_interval(peers.loc[best, "cbdir"]),
+            f"its cosine {mean.loc[best, 'cosine']:.3f}",
+            f"random {mean.loc[null, 'cbdir']:.3f}",
+            f"the reference itself {mean.loc[truth, 'cbdir']:.3f}",
+            FAILS
+            if mean.loc[best, "cbdir"] >= mean.loc[truth, "cbdir"]
+            and mean.loc[best, "cosine"] < mean.loc[ours, "cosine"] / 2
+            else HOLDS,
+        )
+    )
+    keys = ("claim", "paper", "definition", "ours", "baseline", "null", "ceiling", "verdict")
+    return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+def _over(peers: pd.DataFrame, ours: str, run: list[str], column: str) -> str:
+    named = {name: difference(peers, ours, name, column)[1] > 0 for name in run}
+    if all(named.values()):
+        return HOLDS
+    beaten = "; ".join(name for name, ok in named.items() if ok)
+    return f"holds only against: {beaten}" if beaten else FAILS
+
+
+def peer_names() -> list[str]:
+    """Methods of others that make a field, without the baselines and ourselves.
+
+    Returns
+    -------
+    Names as in the table of the stage ``peers``.
+    """
+    from splicedvae.velocity.peers.table import METHODS, TURNED, UNDIRECTED
+
+    ours = ("null", "velocity transfer", "SplicedVAE")
+    names = [name for name in METHODS if not name.startswith(ours)]
+    return names + [name + TURNED for name in UNDIRECTED]
+
+
 def _velo_verdict(leaky: pd.Series, honest: pd.Series) -> str:
     near = 0.85
     if honest.mean() >= near:
@@ -329,7 +418,12 @@ def _velo_verdict(leaky: pd.Series, honest: pd.Series) -> str:
 
 
 def scorecard(
-    adata: AnnData, profile: str, results: str | Path, fitted: pd.DataFrame, fields: pd.DataFrame
+    adata: AnnData,
+    profile: str,
+    results: str | Path,
+    fitted: pd.DataFrame,
+    fields: pd.DataFrame,
+    peers: pd.DataFrame | None = None,
 ) -> dict:
     """The scorecard of one build, and what it was computed on.
 
@@ -343,11 +437,13 @@ def scorecard(
         Folder in which the fits are kept.
     fitted, fields
         As for :func:`claims`.
+    peers
+        As for :func:`peer_claims`; None leaves those out.
 
     Returns
     -------
-    JSON-ready: ``provenance``, ``claims``, ``headline`` (Markdown), and ``targets`` of the first
-    seed.
+    JSON-ready: ``provenance``, ``claims`` of the paper, ``peers``, those of other methods,
+    ``headline`` (Markdown), and ``targets`` of the first seed.
     """
     seed = PROFILES[profile].seeds[0]
     frame = targets(adata, profile, seed, results)
@@ -356,6 +452,7 @@ def scorecard(
     return {
         "provenance": facts,
         "claims": lines,
+        "peers": [] if peers is None else peer_claims(peers),
         "headline": headline(fitted, fields, [line["verdict"] for line in lines], facts),
         "targets": frame.reset_index(names="target").to_dict("records"),
     }

@@ -42,6 +42,11 @@ PAIRS = [
     ),
     ("fields", "SplicedVAE", "cluster majority", "accuracy"),
     ("fields", "SplicedVAE", "Velo-Predictor, honest, spliced counts", "accuracy"),
+    *(
+        ("peers", "SplicedVAE", name, score)
+        for name in lab.scorecard.peer_names()
+        for score in ("cosine", "accuracy")
+    ),
     ("pretraining", "pretrained, 200", "scratch, 200", "d2"),
     ("pretraining", "pretrained, 200", "scratch, 200", "elbo"),
     ("searches", "grid, 1, test", "grid, default, test", "d2"),
@@ -77,11 +82,14 @@ def run(profile: str, out: Path) -> None:
     for stage, a, b, score in PAIRS:
         if not {a, b} <= set(tables[stage].index.unique("model")):
             continue  # a thinned run lacks the larger sizes
+        if tables[stage].loc[[a, b], score].isna().any():
+            continue  # a method whose package is absent
         gap = lab.experiment.format_difference(tables[stage], a, b, score, 4)
         print(f"{score}: {a} − {b}: {gap}")
 
-    card = lab.scorecard.scorecard(adata, profile, out, tables["fits"], tables["fields"])
+    given = (tables[name] for name in ("fits", "fields", "peers"))
+    card = lab.scorecard.scorecard(adata, profile, out, *given)
     (out / "scorecard.json").write_text(json.dumps(card, indent=1, ensure_ascii=False))
     (out / "headline.md").write_text(card["headline"] + "\n")
-    claims = pd.DataFrame(card["claims"]).set_index("claim")
+    claims = pd.DataFrame(card["claims"] + card["peers"]).set_index("claim")
     print(f"\nscorecard\n{claims[['paper', 'verdict']].to_string()}")

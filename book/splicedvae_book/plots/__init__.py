@@ -3,6 +3,7 @@
 from .atlas import extrapolation, mixing, shares_by_rank
 from .data import embedding, error_bound, ratio_against_depth, ratio_by_cluster
 from .diagrams import architecture, splicing_diagram
+from .peers import cosine_and_cbdir, ideas
 from .search import parallel_coordinates, search_history, shrinkage, slices
 from .style import BLUE, COLOURS, GREEN, INK, ORANGE, ROLES, use_style
 from .training import (
@@ -34,6 +35,7 @@ __all__ = [
     "by_cells",
     "by_epoch",
     "cell_scores",
+    "cosine_and_cbdir",
     "embedding",
     "error_bound",
     "extrapolation",
@@ -42,6 +44,7 @@ __all__ = [
     "gene_overlap",
     "gene_velocity",
     "history",
+    "ideas",
     "mixing",
     "parallel_coordinates",
     "phase_portrait",
