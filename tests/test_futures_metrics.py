@@ -84,9 +84,7 @@ def test_sliced_distance_in_one_dimension_is_the_integral_over_quantiles(size):
     x, y = (np.sort(v[:, 0])[(grid * len(v)).astype(int)] for v in (a, b))
     expected = np.sqrt(np.mean((x - y) ** 2))
     assert metrics.sliced_wasserstein(a, b) == pytest.approx(expected, rel=1e-3)
-    assert np.mean(np.abs(x - y)) == pytest.approx(
-        wasserstein_distance(a[:, 0], b[:, 0]), rel=1e-3
-    )
+    assert np.mean(np.abs(x - y)) == pytest.approx(wasserstein_distance(a[:, 0], b[:, 0]), rel=1e-3)
 
 
 def test_sliced_distance_of_a_shift_is_its_length_over_root_dimensions():
