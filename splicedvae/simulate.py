@@ -358,7 +358,7 @@ def _trajectories(
     high: np.ndarray,
     rng: np.random.Generator,
 ) -> tuple:
-    """u and s (cells, genes), the parts of them made within BURST_WINDOW, KINETICS, time (cells,)."""
+    """u and s (cells, genes), what BURST_WINDOW made of them, KINETICS, and time (cells,)."""
     n_vars = len(gamma)
     states = np.empty((4, len(cluster), n_vars))
     time = np.empty(len(cluster))

@@ -590,7 +590,7 @@ class Futures:
         covariance = np.cov(np.concatenate(rest).T, bias=True).reshape(self._places.shape[1], -1)
         return covariance + 1e-8 * np.eye(len(covariance))
 
-    # --- places ------------------------------------------------------------------------------------
+    # --- places ----------------------------------------------------------------------------------
 
     def _coordinates(self, adata: AnnData) -> np.ndarray:
         places = coordinates(adata, self.use_rep, "; name the space that cells lie in.")

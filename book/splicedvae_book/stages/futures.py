@@ -1,4 +1,4 @@
-"""Futures of cells scored where they are known: simulated kinetics, clones, and CellRank's fates."""
+"""Futures scored where they are known, by kinetics or clones, and set beside CellRank's fates."""
 
 from __future__ import annotations
 
