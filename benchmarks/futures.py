@@ -11,13 +11,9 @@ Prints one JSON line with what is asked for, by default larry and simulator.
                from the same velocity, mean and 95 % interval; below 0 is better
     time       seconds to train on 1,109 simulated cells and to draw 50 paths of each
 
+On a busy machine set OMP_NUM_THREADS=1 and NUMBA_NUM_THREADS=1: numba hands its number on to torch.
 The real cells are found as sv.data.larry says; without them ``larry`` is null.
 """
-
-import os
-
-for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # numba hands its number on to torch
-    os.environ.setdefault(name, "1")
 
 import argparse
 import json
@@ -27,9 +23,9 @@ import time
 
 import numpy as np
 import torch
-from splicedvae_book.stages import futures as stage
 
 import splicedvae as sv
+from splicedvae_book.stages import futures as stage
 
 LARRY_STEPS = 2000
 

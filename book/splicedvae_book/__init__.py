@@ -17,6 +17,7 @@ STAGES = (
     "scale",
     "modality",
     "peers",
+    "futures",
 )
 
 

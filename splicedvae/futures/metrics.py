@@ -58,7 +58,9 @@ def _fates(probability: np.ndarray, fate: np.ndarray) -> tuple[np.ndarray, np.nd
     p, fate = np.asarray(probability, dtype=np.float64), np.asarray(fate)
     bad = p.ndim != 2 or not np.isfinite(p).all() or (p < 0).any()
     if bad or not np.allclose(p.sum(1), 1, atol=1e-4):
-        raise ValueError("probability must be cells × fates, not negative, with rows that sum to 1.")
+        raise ValueError(
+            "probability must be cells × fates, not negative, with rows that sum to 1."
+        )
     if fate.shape == p.shape[:1] and fate.dtype.kind in "iu":
         if fate.min() < 0 or fate.max() >= p.shape[1]:
             raise ValueError(f"fate names {fate.max()}; there are fates 0 to {p.shape[1] - 1}.")

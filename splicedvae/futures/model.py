@@ -35,11 +35,13 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from scipy import sparse
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 from tqdm.auto import tqdm
 
 from ..checks import check_cells, coordinates, numbers, positions
+from ..velocity.steady_state import draws
 from .pairs import Days, Transitions
 from .states import ELSEWHERE, nearest_states
 
@@ -182,7 +184,9 @@ class Futures:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max_steps)
         loss_of = self._flow_loss if self.kind == "flow" else self._diffusion_loss
         for _ in tqdm(range(max_steps), desc=self.kind, unit="step", disable=not progress):
-            drawn = [torch.as_tensor(x, dtype=torch.float32) for x in self._pairs.draw(batch_size, rng)]
+            drawn = [
+                torch.as_tensor(x, dtype=torch.float32) for x in self._pairs.draw(batch_size, rng)
+            ]
             loss = loss_of(*drawn, torch_rng)
             optimiser.zero_grad()
             loss.backward()
@@ -352,11 +356,66 @@ class Futures:
         arrived = np.zeros((walked.shape[0], walked.shape[2], len(terminal) + 1))
         for k in range(0 if first else 1, walked.shape[1]):
             going_on = arrived[..., :-1].sum(-1) < 0.5  # those in no terminal state yet
-            arrived[going_on] = states(walked[:, k][going_on])
-        index = cells.obs_names if isinstance(cells, AnnData) else self.adata.obs_names[
-            positions("cells", cells, self.adata.n_obs)
-        ]
+            if going_on.any():
+                arrived[going_on] = states(walked[:, k][going_on])
+        index = (
+            cells.obs_names
+            if isinstance(cells, AnnData)
+            else self.adata.obs_names[positions("cells", cells, self.adata.n_obs)]
+        )
         return pd.DataFrame(arrived.mean(0), index=index, columns=[*terminal, ELSEWHERE])
+
+    @torch.inference_mode()
+    def decode(self, places: np.ndarray, model, seed: int = 0) -> AnnData:
+        """Turn places in a model's latent space into cells with spliced and unspliced counts.
+
+        Parameters
+        ----------
+        places
+            (..., dimensions), from :meth:`sample` or :meth:`paths`.
+        model
+            The trained :class:`splicedvae.SplicedVAE` whose latent space ``obsm[use_rep]`` is. Its
+            decoder draws totals, at library sizes of the fitted cells, and its head splits them.
+        seed
+            Of the draws.
+
+        Returns
+        -------
+        AnnData of drawn cells × the model's genes, with counts in ``layers`` ``total``, ``spliced``
+        and ``unspliced``, and the places in ``obsm[use_rep]``.
+
+        Raises
+        ------
+        ValueError
+            The places are not of the model's latent space.
+        """
+        flat = np.asarray(places, dtype=np.float32).reshape(-1, np.shape(places)[-1])
+        if flat.shape[1] != model.module.n_latent:
+            raise ValueError(
+                f"The places have {flat.shape[1]} dimensions and the model's latent space "
+                f"{model.module.n_latent}; give the model that obsm[{self.use_rep!r}] is from."
+            )
+        rng = np.random.default_rng(seed)
+        sizes = np.asarray(model.adata_manager.get_from_registry("X").sum(axis=1)).ravel()
+        library = torch.as_tensor(np.log(rng.choice(sizes, len(flat))), dtype=torch.float32)
+        batch = torch.zeros(len(flat), 1)
+        given = (torch.as_tensor(flat), library[:, None], batch)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            device = next(model.module.parameters()).device
+            drawn = model.module.generative(*(x.to(device) for x in given))["px"].sample()
+        counts = sparse.csr_matrix(drawn.cpu().numpy())
+        names = [f"future_{k + 1}" for k in range(len(flat))]
+        cells = AnnData(counts, obs=pd.DataFrame(index=names), var=pd.DataFrame(index=model.genes))
+        query = type(model).prepare_query_anndata(cells.copy(), model)
+        model.impute_layers(query, key_added="drawn")
+        expected = (sparse.csr_matrix(query.layers[f"{x}_drawn"]) for x in ("spliced", "unspliced"))
+        spread = query.var["concentration_drawn"].to_numpy()
+        pair = next(draws(*expected, 1, seed, spread))
+        cells.layers["total"] = counts
+        cells.layers["spliced"], cells.layers["unspliced"] = pair
+        cells.obsm[self.use_rep] = flat
+        return cells
 
     def support(self, places: np.ndarray) -> np.ndarray:
         """Whether places lie among the cells.
@@ -440,7 +499,9 @@ class Futures:
             raise ValueError(f"{path} holds no saved Futures; give a file that save() wrote.")
         model = cls(adata, **kept["arguments"])
         centre = kept["centre"].numpy()
-        if centre.shape != model._centre.shape or not np.allclose(centre, model._centre, 1e-3, 1e-3):
+        if centre.shape != model._centre.shape or not np.allclose(
+            centre, model._centre, 1e-3, 1e-3
+        ):
             raise ValueError(
                 f"obsm[{model.use_rep!r}] is not the space that {path} was fitted in; give the "
                 "cells and coordinates that it was fitted on."
@@ -465,7 +526,10 @@ class Futures:
         """The network's answer for rows of inputs, and their time, if they have any."""
         if self._pairs.timed:
             days = self._pairs.days
-            inputs = (*inputs, ((t.clamp(max=self._last) - days[0]) / (days[-1] - days[0]))[:, None])
+            inputs = (
+                *inputs,
+                ((t.clamp(max=self._last) - days[0]) / (days[-1] - days[0]))[:, None],
+            )
         return self._network(torch.cat(inputs, dim=1))
 
     def _flow_loss(self, now, following, t, gap, rng) -> torch.Tensor:
@@ -518,13 +582,15 @@ class Futures:
             now, following, t, gap = self._pairs.draw(256, rng)
             moved = (following - now) / gap[:, None]
             if self.kind == "flow":
-                z, t = (torch.as_tensor(x, dtype=torch.float32) for x in (now, t))
+                a = rng.random((len(now), 1)) * self._pairs.timed
+                z = torch.as_tensor((1 - a) * now + a * following, dtype=torch.float32)
+                t = torch.as_tensor(t + a[:, 0] * gap, dtype=torch.float32)
                 moved = moved - self._asked(z, t=t).numpy() * self._step / self._gap
             rest.append((moved - moved.mean(0) * (self.kind != "flow")) * np.sqrt(gap)[:, None])
         covariance = np.cov(np.concatenate(rest).T, bias=True).reshape(self._places.shape[1], -1)
         return covariance + 1e-8 * np.eye(len(covariance))
 
-    # --- places ------------------------------------------------------------------------------------
+    # --- places ----------------------------------------------------------------------------------
 
     def _coordinates(self, adata: AnnData) -> np.ndarray:
         places = coordinates(adata, self.use_rep, "; name the space that cells lie in.")

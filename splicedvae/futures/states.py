@@ -54,9 +54,9 @@ def nearest_states(
 
     def shares(asked: np.ndarray) -> np.ndarray:
         result = np.zeros((*asked.shape[:-1], len(terminal) + 1))
-        result[..., tree.classes_] = tree.predict_proba(
-            asked.reshape(-1, asked.shape[-1])
-        ).reshape(*asked.shape[:-1], -1)
+        result[..., tree.classes_] = tree.predict_proba(asked.reshape(-1, asked.shape[-1])).reshape(
+            *asked.shape[:-1], -1
+        )
         return result
 
     return shares

@@ -3,6 +3,7 @@
 from .atlas import extrapolation, mixing, shares_by_rank
 from .data import embedding, error_bound, ratio_against_depth, ratio_by_cluster
 from .diagrams import architecture, splicing_diagram
+from .futures import fans, fate_triangle, reliability_curve
 from .peers import cosine_and_cbdir, ideas
 from .search import parallel_coordinates, search_history, shrinkage, slices
 from .style import BLUE, COLOURS, GREEN, INK, ORANGE, ROLES, use_style
@@ -39,6 +40,8 @@ __all__ = [
     "embedding",
     "error_bound",
     "extrapolation",
+    "fans",
+    "fate_triangle",
     "field_angles",
     "gene_differences",
     "gene_overlap",
@@ -50,6 +53,7 @@ __all__ = [
     "phase_portrait",
     "ratio_against_depth",
     "ratio_by_cluster",
+    "reliability_curve",
     "scores_over_seeds",
     "search_history",
     "shares_by_rank",
