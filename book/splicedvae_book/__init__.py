@@ -15,6 +15,7 @@ STAGES = (
     "searches",
     "generalisation",
     "scale",
+    "tissues",
 )
 
 
