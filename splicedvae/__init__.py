@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import baselines, data, metrics, trajectories, velocity
 from .model import SplicedVAE
+from .trust import trust
 
 try:
     __version__ = version("splicedvae")
@@ -44,5 +45,6 @@ __all__ = [
     "data",
     "metrics",
     "trajectories",
+    "trust",
     "velocity",
 ]

@@ -10,6 +10,7 @@ means, from all cells that are not tested. Where the sets could not be had, simu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import anndata
@@ -34,22 +35,20 @@ FORMS = "spliced", "unspliced"
 BRAIN, CORTEX_B, CORTEX_C = "brain_e18", "cortex_b01", "cortex_c01"
 SETS = (BRAIN, CORTEX_B, CORTEX_C)
 #: What is learnt from; each is tried on the sets that are not in it.
-SOURCES = (
-    (CORTEX_B,),
-    (CORTEX_C,),
-    (BRAIN,),
-    (CORTEX_B, CORTEX_C),
-    (BRAIN, CORTEX_B),
-    (BRAIN, CORTEX_C),
-)
+SOURCES = ((CORTEX_B,), (CORTEX_C,), (BRAIN,), (CORTEX_B, CORTEX_C), (BRAIN, CORTEX_B))
+TARGETS = BRAIN, CORTEX_C  # whose own cells are learnt from too
 FROM, OWN = "from ", "own cells of "
-NAMES = (*(FROM + " + ".join(s) for s in SOURCES), *(OWN + name for name in SETS))
+NAMES = (*(FROM + " + ".join(s) for s in SOURCES), *(OWN + name for name in TARGETS))
 VALIDATE = 0.15  # of the cells of the sources
 CALIBRATED = (20, 50, 200)  # cells of the target whose spliced and unspliced counts are known
-CURVE = (100, 250, 500)  # training cells of the target, beside all of them
 WITH_BATCH = ", library as batch"
-#: ``cells`` of each set, at most.
-SETTINGS = {"smoke": {"cells": 250}, "standard": {"cells": None}, "full": {"cells": None}}
+#: ``cells`` of each set, at most; whether a model is also told the library (``batch``); ``curve``:
+#: training cells of the target, beside all of them.
+SETTINGS = {
+    "smoke": {"cells": 250, "batch": False, "curve": ()},
+    "standard": {"cells": None, "batch": False, "curve": (100, 250, 500)},
+    "full": {"cells": None, "batch": True, "curve": (100, 250, 500)},
+}
 
 
 def run_job(adata: AnnData | None, profile: str, seed: int, name: str, folder: Path) -> dict:
@@ -72,13 +71,16 @@ def run_job(adata: AnnData | None, profile: str, seed: int, name: str, folder: P
     of ``sources`` and of ``cells`` of the target that were learnt from; and whether the cells are
     ``simulated``.
     """
-    sets = {k: _thinned(v, SETTINGS[profile]["cells"]) for k, v in data.tissues().items()}
+    setting = SETTINGS[profile]
+    sets = {k: _thinned(v, setting["cells"]) for k, v in data.tissues().items()}
     simulated = any(cells.uns["provenance"]["simulated"] for cells in sets.values())
     epochs = PROFILES[profile].max_epochs
     if name.startswith(OWN):
-        rows = _own(sets[name.removeprefix(OWN)], name.removeprefix(OWN), epochs, seed)
+        target = name.removeprefix(OWN)
+        rows = _own(sets[target], target, epochs, seed, setting["curve"])
     else:
-        rows = _elsewhere(sets, tuple(name.removeprefix(FROM).split(" + ")), epochs, seed)
+        sources = tuple(name.removeprefix(FROM).split(" + "))
+        rows = _elsewhere(sets, sources, epochs, seed, setting["batch"])
     return {"rows": rows, "simulated": simulated}
 
 
@@ -185,13 +187,13 @@ def _predictors(cells: AnnData, parts, seed: int) -> dict:
     return {k: v.fit(*(cells[part] for part in parts)).predict for k, v in fitted.items()}
 
 
-def _elsewhere(sets: dict, sources: tuple[str, ...], epochs: int, seed: int) -> dict:
+def _elsewhere(sets: dict, sources: tuple[str, ...], epochs: int, seed: int, batch: bool) -> dict:
     cells = anndata.concat([sets[name] for name in sources], index_unique="-")
     order = np.random.default_rng(seed).permutation(cells.n_obs)
     parts = np.split(order, [round((1 - VALIDATE) * cells.n_obs)])
     mean = _mean(cells)
     predict = {"SplicedVAE": _trained(cells, parts, epochs, seed).get_splicing_ratio}
-    if len(sources) > 1:
+    if batch and len(sources) > 1:
         by_library = _trained(cells.copy(), parts, epochs, seed, "library")
         predict[f"SplicedVAE{WITH_BATCH}"] = by_library.get_splicing_ratio
     predict |= _predictors(cells, parts, seed)
@@ -214,7 +216,7 @@ def _elsewhere(sets: dict, sources: tuple[str, ...], epochs: int, seed: int) -> 
     return rows
 
 
-def _own(cells: AnnData, name: str, epochs: int, seed: int) -> dict:
+def _own(cells: AnnData, name: str, epochs: int, seed: int, curve: Sequence[int]) -> dict:
     target, rows = Target(cells, seed), {}
 
     def add(way: str, ratios, n: int, mean: np.ndarray) -> None:
@@ -223,7 +225,7 @@ def _own(cells: AnnData, name: str, epochs: int, seed: int) -> dict:
         rows[f"{name}: {way}, {n} own cells"] = facts | target.scores(test, fifth, mean)
 
     n_all = target.rest.n_obs
-    for n in sorted({*CALIBRATED, *(n for n in CURVE if n < n_all), n_all}):
+    for n in sorted({*CALIBRATED, *(n for n in curve if n < n_all), n_all}):
         few = target.rest[:n].copy()
         parts = np.split(np.arange(few.n_obs), [round(0.85 * few.n_obs)])
         mean = _mean(few)
@@ -247,4 +249,6 @@ def table(jobs: list[dict]) -> pd.DataFrame:
     -------
     Columns ``target``, ``way``, ``from``, ``sources``, ``cells``, ``seed`` and a column per score.
     """
-    return pd.DataFrame([{**row, "seed": job["seed"]} for job in jobs for row in job["rows"].values()])
+    return pd.DataFrame(
+        [{**row, "seed": job["seed"]} for job in jobs for row in job["rows"].values()]
+    )
