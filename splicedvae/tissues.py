@@ -65,14 +65,14 @@ SOURCES = {
     ),
     "cortex_b01": Source(
         "cortex",
-        "adult mouse cortex, GABAergic cells, 10x v3, library B01 (Yao et al. 2021)",
+        "adult mouse cortex, GABAergic cells, 10x v3, library B01 (Allen Institute)",
         "allen_B01_gaba",
         "7c6b40ed4aa2160e52af9ecc24e4ab7df8302b59",
         "cortex_gaba_B01_765x200.h5ad",
     ),
     "cortex_c01": Source(
         "cortex",
-        "adult mouse cortex, GABAergic cells, 10x v3, library C01 (Yao et al. 2021)",
+        "adult mouse cortex, GABAergic cells, 10x v3, library C01 (Allen Institute)",
         "allen_C01_gaba",
         "f12eb73436ec20e5f7c87ca54173aaa31d34ac26",
         "cortex_gaba_C01_750x200.h5ad",

@@ -43,8 +43,10 @@ from .ratios._features import log_normalised, median_depth
 TRUST, CAUTION, DO_NOT_TRUST = "trust", "caution", "do not trust"
 RANDOM = 90.0  # mean angle, in degrees, between an arrow and one that knows nothing of it
 BAD_ANGLE, BAD_SHARE = 45.0, 0.25  # beyond these a field, or ratios, are not worth having
-CLOSE = 0.75  # of the way from the held-out cells to these: not yet bad, but near
+NEAR_ANGLE, NEAR_SHARE = 35.0, 0.4  # and beyond these they may be: what is expected is no promise
+KNOWN_ANGLE = 30.0  # of held-out cells; beyond it the training cells themselves have no velocity
 MIN_CELLS = 2  # one cell differs from no other
+MIN_HELD_OUT = 40  # validation cells, of which a gene must be seen in half
 FEW_CELLS = 50  # among which a correlation within genes says little
 NEIGHBOURS = 10  # validation cells from whose errors a cell's is read
 FIELD_CELLS = 800  # of which a field is made; the validation cells, and training cells around them
@@ -70,10 +72,11 @@ class Trust:
         what arrows that know nothing have. NaN if the training cells are too few, or of too few
         genes, for a velocity.
     scores
-        What was measured: ``structure`` (T) and that of the ``held_out`` cells, ``ratio_share``
-        (expected within-gene correlation as a share of theirs), ``genes`` (share of the training
-        molecules in genes that these cells have), ``depth``, ``far`` (share of cells in places that
-        the training cells do not know), ``capture`` of unspliced molecules and its interval.
+        What was measured: ``structure`` (T), that of the ``held_out`` cells and their
+        ``held_out_angle``; ``ratio_share`` (expected within-gene correlation as a share of theirs),
+        ``genes`` (share of the training molecules in genes that these cells have), ``depth``,
+        ``far`` (share of cells in places that the training cells do not know), ``capture`` of
+        unspliced molecules with ``capture_low`` and ``capture_high``, and the number of ``cells``.
     """
 
     verdict: str
@@ -163,7 +166,8 @@ def calibration(model: SplicedVAE, seed: int = 0) -> dict[str, np.ndarray]:
     Raises
     ------
     RuntimeError
-        The model is not trained, or neither calibrated nor with its training cells.
+        The model is not trained, neither calibrated nor with its training cells, or was validated
+        on fewer than 40 cells.
     """
     model._check_if_trained(warn=False)
     taught_by = model.module.head.taught_by.cpu().numpy()
@@ -180,6 +184,11 @@ def calibration(model: SplicedVAE, seed: int = 0) -> dict[str, np.ndarray]:
             "The model was saved without a calibration, and its training cells are not here. Load "
             "it with these, call splicedvae.trust on held-out cells, or train again, and save it: "
             "the calibration is saved along."
+        )
+    if len(val) < MIN_HELD_OUT:
+        raise RuntimeError(
+            f"The model was validated on {len(val)} cells; {MIN_HELD_OUT} are needed to know what "
+            "to expect of it. Train it with more."
         )
     rng = np.random.default_rng(seed)
     around = rng.permutation(train)[: max(0, FIELD_CELLS - len(val))]
@@ -208,7 +217,8 @@ def _measured(reader: _Reader, counts: list, n_val: int, rng: np.random.Generato
     x, s, u = counts
     dense = x.toarray()
     val = slice(0, n_val)
-    mean = pooled_ratio(s, u)
+    mean, seen = pooled_ratio(s, u), np.asarray((x[val] > 0).sum(0)).ravel()
+    genes = seen >= min(MIN_HELD_OUT // 2, seen.max())
     bench = _Field(x, s, u, reader.model)
     noise = rng.poisson(dense.sum(1, keepdims=True) * (dense.sum(0) / dense.sum()))
     draw = rng.random(dense.shape)
@@ -222,7 +232,8 @@ def _measured(reader: _Reader, counts: list, n_val: int, rng: np.random.Generato
             latent, errors, lengths = reader.latent(now), error, length
         structure.append(_structure(now[val], reader, rng))
         angle.append(error[val].mean())
-        r.append(metrics.ratio_report(s[val], u[val], ratio[val], mean)["within_gene_r"])
+        report = metrics.ratio_report(s[val], u[val], ratio[val], mean, genes=genes)
+        r.append(report["within_gene_r"])
     structure, r = np.array([*structure, 0.0]), np.array([*r, 0.0])
     angle = np.array([*angle, RANDOM])
     order = np.argsort(structure)
@@ -434,6 +445,7 @@ def _scores(x: np.ndarray, reader: _Reader, known: dict, seed: int) -> dict:
     return {
         "structure": structure,
         "held_out": float(known["structure"]),
+        "held_out_angle": float(known["error"].mean()),
         "ratio_share": r / max(r_held_out, 1e-9),
         "genes": float(known["share"][there].sum()),
         "depth": float(np.median(x.sum(1))) / float(known["depth"]),
@@ -468,11 +480,11 @@ def _verdict(found: dict, angle: float) -> tuple[str, list[str]]:
         f"{found['structure']:.2f} within genes; in held-out training cells it is "
         f"{found['held_out']:.2f}"
     )
-    share = found["ratio_share"]
-    if share < BAD_SHARE or angle > BAD_ANGLE:
+    share, moves = found["ratio_share"], found["held_out_angle"] <= KNOWN_ANGLE
+    if share < BAD_SHARE or (moves and angle > BAD_ANGLE):
         bad.append(f"{text}: these cells do not differ in the ways that the model knows.")
-    elif share < 2 * BAD_SHARE or angle > CLOSE * BAD_ANGLE:
-        doubtful.append(f"{text}.")
+    elif share < NEAR_SHARE or (moves and angle > NEAR_ANGLE):
+        doubtful.append(f"{text}: they differ less than they should in the ways that it knows.")
     else:
         fine.append(f"{text}.")
     if found["reads_spliced"]:
@@ -490,6 +502,11 @@ def _verdict(found: dict, angle: float) -> tuple[str, list[str]]:
         )
     if found["far"] > 0.5:
         doubtful.append(f"{found['far']:.0%} of the cells are unlike any training cell.")
+    elif found["far"] > 0.1:
+        fine.append(
+            f"{found['far']:.0%} of the cells are unlike any training cell. If this is another "
+            "tissue, its genes have other mean ratios: model.calibrate sets them by a few cells."
+        )
     if found["cells"] < FEW_CELLS:
         doubtful.append(f"{found['cells']} cells are too few to tell.")
     if found["depth"] < 0.5:
@@ -498,9 +515,9 @@ def _verdict(found: dict, angle: float) -> tuple[str, list[str]]:
         fine.append(
             f"They lack genes that hold {1 - found['genes']:.0%} of the training cells' molecules."
         )
-    if np.isfinite(angle):
+    if moves:
         fine.append(f"Arrows are expected to be {angle:.0f}° off; at random it would be 90°.")
     else:
-        fine.append("The training cells have no velocity to learn an angle from.")
+        fine.append("The training cells show no clear velocity: this is about ratios alone.")
     verdict = DO_NOT_TRUST if bad else CAUTION if doubtful else TRUST
     return verdict, [*bad, *doubtful, *fine]

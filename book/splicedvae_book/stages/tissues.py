@@ -5,7 +5,8 @@ another, beside a model of the target's own cells. A gene's mean ratio differs b
 ``d2``, over the gene means of the source, mixes two questions. ``within_gene_r`` and
 ``d2_offset_free`` ask only the second: how do ratios differ between cells? For the latter each
 gene's intercept is set on a fifth of the target's cells, and the baseline is the target's own gene
-means, from all cells that are not tested. Where the sets could not be had, simulated ones take their place.
+means, from all cells that are not tested. Where the sets could not be had, simulated ones take
+their place.
 """
 
 from __future__ import annotations
