@@ -91,7 +91,8 @@ lines = sorted(lines, key=lambda x: (x[0], x[1] == "own", x[1]))
 fig, ax = plt.subplots(figsize=(7.5, 0.42 * len(lines) + 1))
 for row, (target, source) in enumerate(lines):
     for way, colour in ways.items():
-        r = shown.query("target == @target and `from` == @source and way == @way")["within_gene_r"]
+        here = (shown["target"] == target) & (shown["from"] == source) & (shown["way"] == way)
+        r = shown.loc[here, "within_gene_r"]
         ax.plot(
             r,
             [row] * len(r),

@@ -46,6 +46,7 @@ BAD_ANGLE, BAD_SHARE = 45.0, 0.25  # beyond these a field, or ratios, are not wo
 NEAR_ANGLE, NEAR_SHARE = 35.0, 0.4  # and beyond these they may be: what is expected is no promise
 KNOWN_ANGLE = 30.0  # of held-out cells; beyond it the training cells themselves have no velocity
 MIN_CELLS = 2  # one cell differs from no other
+N_BOOTSTRAP = 200  # of genes, for an interval
 MIN_HELD_OUT = 40  # validation cells, of which a gene must be seen in half
 FEW_CELLS = 50  # among which a correlation within genes says little
 NEIGHBOURS = 10  # validation cells from whose errors a cell's is read
@@ -103,7 +104,8 @@ def trust(
     query
         Cells × genes with counts, as :meth:`splicedvae.SplicedVAE.prepare_query_anndata` takes
         them, or made ready by it. ``obs[key_added]`` is written: each cell's support in [0, 1],
-        where 0 says that its arrow is no better than chance.
+        where 0 says that its arrow is no better than chance; or, where the training cells show no
+        clear velocity, that its ratios are no better than the gene means.
     model
         A trained model, calibrated by :func:`calibrate`; one that holds its training cells is
         calibrated now, which takes a minute.
@@ -234,11 +236,12 @@ def _measured(reader: _Reader, counts: list, n_val: int, rng: np.random.Generato
         angle.append(error[val].mean())
         report = metrics.ratio_report(s[val], u[val], ratio[val], mean, genes=genes)
         r.append(report["within_gene_r"])
-    structure, r = np.array([*structure, 0.0]), np.array([*r, 0.0])
-    angle = np.array([*angle, RANDOM])
-    order = np.argsort(structure)
-    t = np.maximum(structure[order], 0)
-    rising = IsotonicRegression(y_min=0).fit(t, r[order])
+    # where no half tells the other, nothing is known
+    t = np.maximum(np.array([*structure, 0.0]), 0)
+    r, angle = np.where(t > 0, [*r, 0.0], 0.0), np.where(t > 0, [*angle, RANDOM], RANDOM)
+    order = np.argsort(t)
+    t, r, angle = t[order], r[order], angle[order]
+    rising = IsotonicRegression(y_min=0).fit(t, r)
     known = {
         "structure": structure[0],
         "curve_structure": t,
@@ -251,7 +254,7 @@ def _measured(reader: _Reader, counts: list, n_val: int, rng: np.random.Generato
         "depth": np.median(dense[val].sum(1)),
     }
     if np.isfinite(angle).all():
-        falling = IsotonicRegression(increasing=False, y_max=RANDOM).fit(t, angle[order])
+        falling = IsotonicRegression(increasing=False, y_max=RANDOM).fit(t, angle)
         known["curve_angle"] = falling.predict(t)
         known["error"] = _error_by_place(latent, errors, lengths, n_val)
     nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(latent) - 1)).fit(latent)
@@ -401,7 +404,7 @@ def unspliced_capture(
 
     Returns
     -------
-    k, and its 95 % interval; 1, 0 and infinity if the genes do not tell.
+    k, and its 95 % bootstrap interval over genes; 1, 0 and infinity if the genes do not tell.
     """
     seen = (counts >= 10) & (expected > 0)
     if seen.sum() < 20:
@@ -420,9 +423,11 @@ def unspliced_capture(
         spread = 1.48 * np.median(np.abs(away[best])) + 1e-6
         huber = np.minimum(1, 1.5 * spread / np.maximum(np.abs(away[best]), 1e-9))
         weight = weight / weight.mean() * huber
-    n = weight.sum() ** 2 / (weight**2).sum()
-    inside = grid[loss <= loss[best] * (1 + 3.84 / max(n - 2, 1))]
-    low, high = np.exp(inside[[0, -1]])
+    draws = np.random.default_rng(0).multinomial(len(y), np.full(len(y), 1 / len(y)), N_BOOTSTRAP)
+    drawn = (draws * weight).T  # (genes, draws)
+    away = y - shape
+    loss = away**2 @ drawn - (away @ drawn) ** 2 / drawn.sum(0)
+    low, high = np.exp(np.quantile(grid[loss.argmin(0)], [0.025, 0.975]))
     low, high = (0.0 if low < 1.1e-3 else low), (np.inf if high > 900 else high)
     return float(np.exp(grid[best])), float(low), float(high)
 
@@ -463,13 +468,20 @@ def _scores(x: np.ndarray, reader: _Reader, known: dict, seed: int) -> dict:
 def _support(found: dict, known: dict) -> tuple[float, np.ndarray]:
     """Expected angle of the query, and support of each cell."""
     typical = np.minimum(1, known["far"] / np.maximum(found["distance"], 1e-9))
+    by_ratio = np.clip(found["ratio_share"] * typical, 0, 1)
     curve = known["curve_structure"], known["curve_angle"]
-    if np.isnan(known["curve_angle"]).any():  # no velocity: ratios alone
-        return float("nan"), np.clip(found["ratio_share"] * typical, 0, 1)
-    held_out = RANDOM - np.interp(found["held_out"], *curve)
-    share = min(1.0, (RANDOM - np.interp(found["structure"], *curve)) / held_out)
+    if np.isnan(known["curve_angle"]).any():
+        return float("nan"), by_ratio
+    held_out = max(RANDOM - np.interp(found["held_out"], *curve), 1e-9)
+    share = np.clip((RANDOM - np.interp(found["structure"], *curve)) / held_out, 0, 1)
     angle = RANDOM - (RANDOM - known["error"][found["place"]].mean(1)) * share * typical
-    return float(angle.mean()), np.clip(1 - angle / RANDOM, 0, 1)
+    by_angle = np.clip(1 - angle / RANDOM, 0, 1)
+    return float(angle.mean()), by_angle if _move(found) else by_ratio
+
+
+def _move(found: dict) -> bool:
+    """Whether the training cells have a velocity that held-out cells share."""
+    return found["held_out_angle"] <= KNOWN_ANGLE
 
 
 def _verdict(found: dict, angle: float) -> tuple[str, list[str]]:
@@ -480,7 +492,7 @@ def _verdict(found: dict, angle: float) -> tuple[str, list[str]]:
         f"{found['structure']:.2f} within genes; in held-out training cells it is "
         f"{found['held_out']:.2f}"
     )
-    share, moves = found["ratio_share"], found["held_out_angle"] <= KNOWN_ANGLE
+    share, moves = found["ratio_share"], _move(found)
     if share < BAD_SHARE or (moves and angle > BAD_ANGLE):
         bad.append(f"{text}: these cells do not differ in the ways that the model knows.")
     elif share < NEAR_SHARE or (moves and angle > NEAR_ANGLE):
