@@ -293,9 +293,8 @@ def main() -> None:
             shown, truth = make(some, rng)
             found = sv.trust(shown, model)
             row = {"kind": kind, "draw": draw, "verdict": found.verdict}
-            row |= {"expected": round(found.expected_angle, 1)} | outcome(
-                shown, truth, model, known
-            )
+            row["expected"] = round(found.expected_angle, 1)
+            row |= outcome(shown, truth, model, known, draw < args.fields)
             keys = "structure", "ratio_share", "capture", "capture_low", "capture_high", "far"
             row |= {k: round(found.scores.get(k, np.nan), 3) for k in keys}
             if kind == "held-out cells" and draw < args.fields:
