@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from . import baselines, data, futures, metrics, trajectories, velocity
 from .model import SplicedVAE
+from .trust import trust
 
 try:
     __version__ = version("splicedvae")
@@ -45,5 +46,6 @@ __all__ = [
     "futures",
     "metrics",
     "trajectories",
+    "trust",
     "velocity",
 ]

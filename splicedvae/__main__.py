@@ -17,6 +17,7 @@ from .checkup import check
 from .data import prepare
 from .model import SplicedVAE
 from .readers import read
+from .trust import calibration, trust
 
 OTHERS = """more commands, each with --help:
   python -m splicedvae.search   search hyperparameters
@@ -70,15 +71,20 @@ def train(args: argparse.Namespace) -> None:
         model.train(args.epochs)
     except SystemExit as stop:  # how Lightning ends after Ctrl-C
         raise (stop.__context__ or stop) from None
+    try:
+        calibration(model)  # by which `predict` says how far to believe it
+    except RuntimeError as error:  # few cells
+        print(f"predict will not know how far to believe this model. {error}")
     finish(args.output, model.save)
 
 
 def predict(args: argparse.Namespace) -> None:
-    """Part the counts of other cells into spliced and unspliced, and give them a velocity."""
+    """Part the counts of other cells into spliced and unspliced, and say whether to believe it."""
     if args.output.suffix != ".h5ad":
         raise ValueError(f"{args.output} must end in .h5ad.")
     free(args.output, args.overwrite)
-    steps = ["reading", "matching genes", "predicting", *["graph", "velocity"] * args.velocity]
+    steps = ["reading", "matching genes", "predicting", "trust"]
+    steps += ["graph", "velocity"] * args.velocity
     with tqdm(total=len(steps) + 1) as bar:
 
         def step(name: str) -> None:
@@ -90,7 +96,15 @@ def predict(args: argparse.Namespace) -> None:
         step("matching genes")
         cells = SplicedVAE.prepare_query_anndata(cells, str(args.model))
         step("predicting")
-        SplicedVAE.load(str(args.model), cells).impute_layers(cells)
+        model = SplicedVAE.load(str(args.model), cells)
+        model.impute_layers(cells)
+        step("trust")
+        if model.trust_ is None:
+            bar.write(f"How far to believe {args.model} is not known: it was saved without that.")
+        else:
+            found = trust(cells, model)
+            cells.uns["splicedvae_trust"] = {"verdict": found.verdict, "reasons": found.reasons}
+            bar.write(f"verdict: {found}")
         if args.velocity:
             step("graph")
             velocity.embed(cells, overwrite=True)

@@ -23,6 +23,10 @@ EXPECTED = 10
 MIN_COPIED = 10  # molecules of a cell; with fewer, both forms may be alike by chance
 
 
+class NotCounts(ValueError):
+    """Values that no count can have, such as normalised or logged ones."""
+
+
 def named_layers(adata: AnnData) -> dict[str, Counts]:
     """The layers that have a name.
 
@@ -150,7 +154,7 @@ def checked_counts(
 
     Raises
     ------
-    ValueError
+    NotCounts
         There is a missing, infinite, negative or fractional value, or something that is no number.
     """
     counts = checked_values(name, counts)
@@ -169,7 +173,7 @@ def checked_counts(
                 f"{gene if genes is None else genes[gene]}; give raw counts: whole numbers, not "
                 f"negative, none missing, neither normalised nor logged. {advice}"
             )
-            raise ValueError(message.rstrip())
+            raise NotCounts(message.rstrip())
     return counts
 
 

@@ -1,4 +1,4 @@
-"""Data: your own cells, the pancreas (real where it can be had), gene filter, split, check-up."""
+"""Data: your own cells, real ones where they can be had, gene filter, split, check-up."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ __all__ = [  # noqa: F822, see below
     "read",
     "simulate",
     "split",
+    "tissues",
 ]
 
 logger = logging.getLogger("splicedvae")
@@ -48,7 +49,12 @@ ENVIRONMENT_VARIABLE = "SPLICEDVAE_DATA"
 
 # Imported when first asked for: the book's fits depend on all that this module imports, and none of
 # them needs to be made anew when a reader learns another format.
-_LATE = {"check": ".checkup", "larry": ".futures.larry", "read": ".readers"}
+_LATE = {
+    "check": ".checkup",
+    "larry": ".futures.larry",
+    "read": ".readers",
+    "tissues": ".tissues",
+}
 
 
 def __getattr__(name: str):
@@ -114,7 +120,7 @@ def pancreas(
     reason = "downloads were switched off"
     if download:
         try:
-            _download(cached, timeout)
+            fetch(PANCREAS_URL, PANCREAS_BLOB, cached, timeout)
             return _read(cached, "download")
         except (OSError, ValueError) as error:  # no network, a read-only cache, a wrong file
             reason = f"the download failed ({type(error).__name__}: {error})"[:300]
@@ -211,15 +217,33 @@ def blob_id(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _download(target: Path, timeout: float) -> None:
-    """Fetch the pancreas beside `target`, check it, and only then give it its name."""
+def fetch(url: str, blob: str, target: Path, timeout: float) -> None:
+    """Download a file beside its place, check it, and only then give it its name.
+
+    Parameters
+    ----------
+    url
+        Of the file.
+    blob
+        Its git blob id.
+    target
+        Where it is to be.
+    timeout
+        Seconds to wait for the server before giving up.
+
+    Raises
+    ------
+    OSError
+        It can't be had, or not be written.
+    ValueError
+        It is another file.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(f".{os.getpid()}.part")
     try:
-        fetch = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
-        fetch(PANCREAS_URL, str(part), None)
-        if (found := blob_id(part)) != PANCREAS_BLOB:
-            raise ValueError(f"{PANCREAS_URL} gave a file with git blob id {found}")
+        pooch.HTTPDownloader(progressbar=True, timeout=timeout)(url, str(part), None)
+        if (found := blob_id(part)) != blob:
+            raise ValueError(f"{url} gave a file with git blob id {found}")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)

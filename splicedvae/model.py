@@ -75,6 +75,8 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
     _module_cls = SplicedVAEModule
     _training_plan_cls = training.SplicedVAEPlan
     _data_splitter_cls = InMemorySplitter
+    #: What :func:`splicedvae.trust` has measured on held-out training cells; saved along.
+    trust_: dict | None = None
 
     def __init__(
         self,

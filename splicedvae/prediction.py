@@ -11,15 +11,18 @@ import pandas as pd
 import torch
 from anndata import AnnData
 from scipy import sparse
+from scipy.special import logit
 from scvi import REGISTRY_KEYS, settings
 from scvi.model.base import BaseModelClass
 from tqdm.auto import tqdm
 
 from . import queries
 from .checks import check_cells, listed, positions, shown, unchanged_on_error
-from .counts import checked_values, missing_form, split_counts
+from .counts import checked_values, measured, missing_form, split_counts
 from .head import one_of
 from .module import SPLICED, UNSPLICED
+from .ratios._entries import clipped
+from .ratios.regression import gene_offsets
 
 logger = logging.getLogger("splicedvae")
 
@@ -284,6 +287,82 @@ class SplicingMixin:
             adata.layers[names[0]], adata.layers[names[1]] = layers
             adata.var[column] = concentration
 
+    def calibrate(
+        self,
+        adata: AnnData,
+        indices: Sequence[int] | None = None,
+        pseudobulk: tuple[np.ndarray, np.ndarray] | None = None,
+        batch_size: int | None = None,
+    ) -> pd.DataFrame:
+        r"""Set each gene's intercept by a few cells of another tissue, or by its bulk counts.
+
+        How a gene's ratio differs between cells carries over from tissue to tissue far better than
+        its mean does. The mean takes few counts to learn: each gene's logit is moved by an offset
+        whose prior, common to all genes, is learnt with them, see
+        :func:`splicedvae.ratios.regression.gene_offsets`. A count of n molecules weighs as much as
+        :math:`n (c + 1) / (c + n)` independent ones, c the gene's concentration. Nothing else of
+        the model changes, and :meth:`save` keeps it.
+
+        Parameters
+        ----------
+        adata
+            Cells with the model's genes, with spliced and unspliced counts; with `pseudobulk`,
+            cells of the same tissue with totals alone.
+        indices
+            Positions of cells, or a mask; None for all.
+        pseudobulk
+            Spliced and unspliced counts of each gene, (genes,) both, summed over a bulk sample or
+            over cells that are not at hand one by one.
+        batch_size
+            Cells at a time.
+
+        Returns
+        -------
+        A row per gene with its ``offset`` and the ``sd`` of that on the logit scale, and the
+        ``molecules`` that it was read from; ``attrs`` holds the ``mean`` and the ``width`` of the
+        prior.
+
+        Raises
+        ------
+        KeyError
+            A layer or covariate is missing.
+        ValueError
+            There are no spliced or no unspliced counts, no cell is named, or genes or counts are
+            not the model's.
+        RuntimeError
+            The model is not trained.
+        """
+        self._check_if_trained(warn=False)
+        cells = self._validate_anndata(adata, any_batch=True)
+        indices = positions("indices", indices, cells.n_obs)
+        ratio = self.get_splicing_ratio(cells, indices, batch_size=batch_size, return_numpy=True)
+        registry = self.get_anndata_manager(cells, required=True)
+        if pseudobulk is None:
+            forms = (registry.get_from_registry(key)[indices] for key in (SPLICED, UNSPLICED))
+            spliced, unspliced = (x.toarray() for x in measured([*map(sparse.csr_array, forms)]))
+            c = self.module.head.log_concentration.detach().exp().cpu().numpy()
+            weight = (c + 1) / (c + spliced + unspliced)
+        else:
+            sums = _checked_pseudobulk(pseudobulk, cells.n_vars)
+            total = registry.get_from_registry(REGISTRY_KEYS.X_KEY)[indices].toarray()
+            share = (total + 1e-9) / (total + 1e-9).sum(0)  # which cells the molecules came from
+            spliced, unspliced = (share * x for x in sums)
+            weight = 1.0
+        if not (spliced.any() and unspliced.any()):
+            raise ValueError(
+                "There are no cells with spliced and unspliced counts to calibrate on. Give cells "
+                "with both, or their sums over cells as pseudobulk=(spliced, unspliced)."
+            )
+        logits = logit(clipped(ratio.astype(np.float64)))
+        total = spliced + unspliced
+        offset, sd, mean, width = gene_offsets(logits, spliced * weight, total * weight)
+        with torch.no_grad():
+            self.module.head.output.bias += torch.as_tensor(offset).to(self.module.head.output.bias)
+        columns = {"offset": offset, "sd": sd, "molecules": total.sum(0)}
+        table = pd.DataFrame(columns, index=self.genes)
+        table.attrs |= {"mean": mean, "width": width}
+        return table
+
     @staticmethod
     def prepare_query_anndata(
         adata: AnnData,
@@ -352,6 +431,22 @@ class SplicingMixin:
             return query
         adata._init_as_actual(query)
         return adata
+
+
+def _checked_pseudobulk(pair: Sequence[np.ndarray], n_genes: int) -> list[np.ndarray]:
+    """Sums of spliced and of unspliced counts, (genes,) each."""
+    if len(pair) != 2:
+        raise ValueError(f"pseudobulk has {len(pair)} parts; give (spliced, unspliced).")
+    sums = [np.asarray(x, dtype=np.float64).ravel() for x in pair]
+    for name, values in zip(("spliced", "unspliced"), sums, strict=True):
+        if values.shape != (n_genes,):
+            raise ValueError(
+                f"The {name} counts of the pseudobulk are {len(values)}; give one for each of the "
+                f"model's {n_genes} genes, in its order."
+            )
+        if not (np.isfinite(values) & (values >= 0)).all():
+            raise ValueError(f"The {name} counts of the pseudobulk are not all finite and >= 0.")
+    return sums
 
 
 def _form_that_was_not_counted(

@@ -18,11 +18,12 @@ STAGES = (
     "modality",
     "peers",
     "futures",
+    "tissues",
 )
 
 
 def __getattr__(name: str):
-    if name not in (*STAGES, "corpus"):
+    if name not in (*STAGES, "chemistries", "corpus"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return import_module(f".stages.{name}" if name in STAGES else f".{name}", __name__)
 

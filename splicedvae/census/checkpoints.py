@@ -18,8 +18,8 @@ import requests
 import torch
 from scvi.module import VAE
 
+from .._unpickle import Refused, load
 from ..head import one_of
-from ._unpickle import Refused, load
 
 logger = logging.getLogger("splicedvae")
 

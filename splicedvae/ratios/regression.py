@@ -14,6 +14,8 @@ INTERCEPT_VARIANCE = 1.0  # of an intercept about the gene's mean logit
 LOADING_PENALTY = 30.0  # on what loadings say of slopes, in genes
 LONGEST_STEP = 2.0  # of a weight in one Newton step
 TOLERANCE = 0.005  # EM ends when no more than this share of the weights' norm still moves
+MIN_VARIANCE = 1e-6  # of offsets, where all genes' are alike
+SURE = 1e-6  # a mode is found when no gene's Newton step is longer
 GENES_AT_ONCE = 512  # bounds memory: a few dense arrays of all cells and so many genes
 
 
@@ -218,3 +220,60 @@ def hierarchical_binomial(
         covariance[0, 0] = INTERCEPT_VARIANCE
     weights[:, 0] += logit
     return weights
+
+
+def gene_offsets(
+    logit: np.ndarray, spliced: np.ndarray, total: np.ndarray, n_iter: int = 500
+) -> tuple[np.ndarray, np.ndarray, float, float]:
+    r"""How far each gene's logit lies from a prediction, with a prior that all genes share.
+
+    .. math:: \mathrm{logit}\, p_{cg} = f_{cg} + \delta_g, \qquad
+              \delta_g \sim \mathcal N(\mu, \tau^2)
+
+    With Laplace's approximation of each gene's posterior, EM maximises the marginal likelihood in
+    :math:`\mu` and :math:`\tau`: the fewer molecules a gene has, the more its offset is drawn to
+    the mean of all genes' (empirical Bayes, Morris 1983).
+
+    Parameters
+    ----------
+    logit
+        Predicted f, (cells, genes).
+    spliced, total
+        Counts (cells, genes): s and n = s + u, whole or weighted. Genes without counts have the
+        prior's offset.
+    n_iter
+        Steps of EM, at most, each with a Newton step of all genes.
+
+    Returns
+    -------
+    Mode and standard deviation of each gene's offset, (genes,) each; mean and width of the prior.
+    """
+    cell, gene = np.nonzero(total)
+    f, s, n = logit[cell, gene], spliced[cell, gene], total[cell, gene]
+    counted = np.bincount(gene, minlength=logit.shape[1]) > 0
+    offset, mean, variance = np.zeros(len(counted)), 0.0, 1.0
+
+    def sums(values: np.ndarray) -> np.ndarray:
+        return np.bincount(gene, values, minlength=len(counted))
+
+    for i in range(n_iter):
+        p = expit(f + offset[gene])
+        curvature = sums(n * p * (1 - p)) + 1 / variance
+        step = (sums(s - n * p) - (offset - mean) / variance) / curvature
+        offset = offset + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        if i < 3:  # first near the mode
+            continue
+        before = mean, variance
+        mean = offset[counted].mean()
+        variance = max((1 / curvature + (offset - mean) ** 2)[counted].mean(), MIN_VARIANCE)
+        moved = max(abs(mean - before[0]), abs(variance / before[1] - 1))
+        if moved < 1e-4 and np.abs(step).max() < 1e-3:
+            break
+    for _ in range(50):
+        p = expit(f + offset[gene])
+        curvature = sums(n * p * (1 - p)) + 1 / variance
+        step = (sums(s - n * p) - (offset - mean) / variance) / curvature
+        offset = offset + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        if np.abs(step).max() < SURE:
+            break
+    return offset, curvature**-0.5, float(mean), float(variance**0.5)

@@ -1,4 +1,4 @@
-"""Read what ``torch.save`` wrote, from anyone, without running anything that it holds.
+"""Read a pickle, or what ``torch.save`` wrote, from anyone, without running anything it holds.
 
 A pickle names functions and calls them; unpickled in the usual way it is a program. Here no name
 is ever looked up: each one that a save of scVI needs has a stand-in below, which does that one
@@ -121,20 +121,50 @@ for _module in ("__builtin__", "builtins"):  # protocol 2 and later
     }
 
 
+class Attributes:
+    """An object in ``value``, as the dictionary of its attributes; of no class, so it does nothing.
+
+    Raises
+    ------
+    Refused
+        The object keeps its state in another way.
+    """
+
+    def __init__(self):
+        self.value: dict = {}
+
+    def __setstate__(self, state):
+        if type(state) is not dict:
+            raise Refused("it holds an object whose attributes are no dictionary")
+        self.value = state
+
+
 class _Unpickler(pickle._Unpickler):  # the one in C makes its memo as large as a file says
+    def __init__(self, file: BinaryIO, stand_ins: dict, needed_by: str):
+        super().__init__(file)
+        self.stand_ins, self.needed_by = stand_ins, needed_by
+
+    def find_class(self, module, name):
+        if (module, name) not in self.stand_ins:
+            raise Refused(
+                f"it asks for {module}.{name}, which {self.needed_by} needs; nothing was run"
+            )
+        return self.stand_ins[module, name]
+
+    def persistent_load(self, saved_id):
+        raise Refused("it refers to another file")
+
+
+class _TorchUnpickler(_Unpickler):
     def __init__(self, archive: zipfile.ZipFile, root: str):
-        super().__init__(BytesIO(archive.read(f"{root}/data.pkl")))
+        super().__init__(BytesIO(archive.read(f"{root}/data.pkl")), _STAND_INS, "no scVI model")
         self.archive, self.root = archive, root
 
     def find_class(self, module, name):
         # the history's data frames, of any version: pandas 3 keeps their names in pyarrow
         if module.partition(".")[0] in ("pandas", "pyarrow"):
             return _Ignored
-        if (module, name) not in _STAND_INS:
-            raise Refused(
-                f"it asks for {module}.{name}, which no scVI model needs; nothing was run"
-            )
-        return _STAND_INS[module, name]
+        return super().find_class(module, name)
 
     def persistent_load(self, saved_id):
         kind, dtype, key, _, size = saved_id
@@ -175,4 +205,34 @@ def load(file: BinaryIO) -> object:
         byteorder = f"{root}/byteorder"
         if byteorder in archive.namelist() and archive.read(byteorder) != b"little":
             raise Refused("it was written on a big-endian machine")
-        return _Unpickler(archive, root).load()
+        return _TorchUnpickler(archive, root).load()
+
+
+def load_attributes(file: BinaryIO, name: str) -> dict:
+    """Read the attributes of the one object that a plain pickle holds.
+
+    Parameters
+    ----------
+    file
+        Opened for reading.
+    name
+        Of the object's class, such as ``"monod.extract_data.SearchData"``; the class itself is
+        neither imported nor needed.
+
+    Returns
+    -------
+    Attributes by name; a NumPy array is an ``_Array`` with its `value`.
+
+    Raises
+    ------
+    Refused
+        The file is whole, but holds something else.
+    Exception
+        The file is damaged; pickle raises many kinds.
+    """
+    module, _, attribute = name.rpartition(".")
+    stand_ins = {**_STAND_INS, (module, attribute): Attributes}
+    found = _Unpickler(file, stand_ins, f"no {attribute}").load()
+    if not isinstance(found, Attributes):
+        raise Refused(f"it holds no {attribute}")
+    return found.value
