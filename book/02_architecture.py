@@ -529,6 +529,26 @@ show(HierarchicalLinear.forward)
 # $\tfrac{\tau}{2} \lVert w \rVert^2$, a ridge penalty of that size, and the weights are single
 # numbers. The paper's head has none, `head_l2=0`.)
 #
+# ### A second modality
+#
+# A gene's region of the DNA opens before the gene is transcribed, and closes before it stops. A
+# {term}`multiome` measures that too: for each gene, how much of its chromatin is open in this cell.
+# It is one more thing that is each gene's own, so it enters as the own count does, with a width
+# $a'$ of its own that is learnt from all genes:
+#
+# $$ \eta_{cg} = \ldots + a'\, m_{cg} v'_g , $$
+#
+# where $m_{cg}$ is the value, standardised over the training cells. Whole numbers are taken for
+# counts and log-normalised first; others, such as a methylated share, are taken as they are. Where
+# a value is missing, $m_{cg}$ is 0 and says nothing. If chromatin tells nothing of splicing, $a'$
+# shrinks and the model is what it was. One argument of `setup_anndata` names the layer:
+#
+# ```python
+# sv.SplicedVAE.setup_anndata(adata, modality_layer="chromatin")
+# ```
+#
+# {doc}`Chapter 6 <06_atlas>` asks what it buys.
+#
 # ## The loss on one page
 #
 # Now everything is there. The loss of a {term}`minibatch` is the mean over cells of

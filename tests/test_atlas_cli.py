@@ -14,7 +14,7 @@ from splicedvae.atlas.__main__ import main, parser
 from splicedvae.atlas.store import Store
 from splicedvae_book import corpus
 
-README = Path(__file__).parents[1] / "README.md"
+QUICK_START = Path(__file__).parents[1] / "book" / "quickstart.md"
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def stops(arguments):
     return end.value.code
 
 
-def test_lines_of_the_readme_can_be_typed():
-    lines = re.findall(r"^python -m splicedvae\.atlas (.+)$", README.read_text(), re.MULTILINE)
+def test_lines_of_the_quick_start_can_be_typed():
+    lines = re.findall(r"^python -m splicedvae\.atlas (.+)$", QUICK_START.read_text(), re.MULTILINE)
     steps = [parser().parse_args(shlex.split(line)) for line in lines]
     assert [args.step.__name__ for args in steps] == ["plan", "build", "train"]
     plan, build, train = steps
