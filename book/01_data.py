@@ -60,6 +60,12 @@ ax = lab.plots.splicing_diagram()
 # after it is switched on, $u$ has risen and $s$ has not, and $p$ is lower than at rest; just after
 # it is switched off, $p$ is higher. This departure is what {term}`RNA velocity` reads
 # {cite:p}`LaManno2018`, the subject of {doc}`chapter 5 <05_velocity>`.
+
+# %% mystnb={"image": {"alt": "Three panels for a gene that is switched on at time 0 and off at time 8. Left: unspliced rises at once, spliced a little later, and both fall in the same order. Middle: the ratio is below its value at rest after the gene is switched on, and above it after it is switched off. Right: spliced against unspliced, a loop that rises above the line of rest and falls below it."}, "figure": {"caption": "A gene that is switched on and off again, by the equation above. The ratio is lower than at rest on the way up, and higher on the way down.", "name": "fig-on-off"}} tags=["hide-input"]
+axes = lab.plots.switched_on_and_off()
+
+# %% [markdown]
+# The right panel is the {term}`phase portrait`: cells above the line of rest are on their way up.
 #
 # ## What was counted
 #

@@ -1,7 +1,13 @@
 """Figures: one function per panel, from arrays and tables to matplotlib Axes."""
 
 from .atlas import extrapolation, mixing, shares_by_rank
-from .data import embedding, error_bound, ratio_against_depth, ratio_by_cluster
+from .data import (
+    embedding,
+    error_bound,
+    ratio_against_depth,
+    ratio_by_cluster,
+    switched_on_and_off,
+)
 from .diagrams import architecture, splicing_diagram
 from .futures import fans, fate_triangle, reliability_curve
 from .peers import cosine_and_cbdir, ideas
@@ -60,6 +66,7 @@ __all__ = [
     "shrinkage",
     "slices",
     "splicing_diagram",
+    "switched_on_and_off",
     "stream",
     "transitions",
     "uncertainty",

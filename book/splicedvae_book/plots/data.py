@@ -2,12 +2,54 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from scipy.stats import binom
 
-from .style import BLUE, COLOURS, INK, ROLES, _panel
+from splicedvae.simulate import kinetics
+
+from .style import BLUE, COLOURS, GREEN, INK, ORANGE, ROLES, _panel
+
+
+def switched_on_and_off(gamma: float = 1.2, t_off: float = 8.0) -> np.ndarray:
+    """A gene that is switched on at 0 and off later: u and s, their ratio, the phase portrait.
+
+    Parameters
+    ----------
+    gamma
+        Degradation rate in units of the splicing rate.
+    t_off
+        When it is switched off, in units of one over the splicing rate.
+
+    Returns
+    -------
+    The three axes.
+    """
+    on, off = np.linspace(0, t_off, 400), np.linspace(0, 0.75 * t_off, 300)
+    rising = np.array(kinetics(0.05, 0.05 / gamma, 1.0, gamma, on))
+    falling = np.array(kinetics(*rising[:, -1], 0.05, gamma, off))
+    time = np.concatenate([on, t_off + off])
+    u, s = np.concatenate([rising, falling], axis=1)
+    axes = plt.figure(figsize=(9.6, 3.2)).subplots(1, 3)
+    axes[0].plot(time, u, color=ORANGE, label="unspliced, $u$")
+    axes[0].plot(time, s, color=BLUE, label="spliced, $s$")
+    axes[0].legend(loc="upper right", bbox_to_anchor=(1.02, 1.18), ncols=2, columnspacing=1)
+    axes[0].set(xlabel=r"time, in $1/\beta$", ylabel="molecules, relative", ylim=(0, 1.25))
+    axes[1].plot(time, s / (s + u), color=INK)
+    axes[1].axhline(1 / (1 + gamma), color=ROLES["null"], ls="--")
+    axes[1].text(time[-1], 1 / (1 + gamma) - 0.04, "at rest", ha="right", color="#666666")
+    axes[1].set(xlabel=r"time, in $1/\beta$", ylabel="ratio, $p = s / (s + u)$")
+    for part, name, colour, at in ((rising, "on", GREEN, 60), (falling, "off", INK, 45)):
+        axes[2].plot(part[1], part[0], color=colour, label=f"switched {name}")
+        here, there = part[::-1, at], part[::-1, at + 12]
+        axes[2].annotate("", there, here, arrowprops={"arrowstyle": "-|>", "color": colour})
+    rest = np.array([0, s.max()])
+    axes[2].plot(rest, gamma * rest, color=ROLES["null"], ls="--", label="at rest")
+    axes[2].set(xlabel="spliced, $s$", ylabel="unspliced, $u$")
+    axes[2].legend(loc="lower right", fontsize=9)
+    return axes
 
 
 def ratio_against_depth(s: np.ndarray, n: np.ndarray, p: float, ax: Axes | None = None) -> Axes:
