@@ -394,7 +394,7 @@ lab.profiles.finding(
 # and in a {term}`multiome` the same cell tells which chromatin is open. Chromatin moves before
 # transcription does, so it may say which way a gene is going. We have no such cells with spliced
 # and unspliced counts, so what follows is **simulated**: by the kinetics of MultiVelo
-# {cite:p}`Li2023`, each gene's chromatin opens and closes at rates of its own, and transcription
+# {cite:p}`LiWelch2023`, each gene's chromatin opens and closes at rates of its own, and transcription
 # follows.
 #
 # Three cases differ in what is measured. Chromatin is half a unit of time ahead of transcription;
