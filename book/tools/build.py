@@ -311,6 +311,8 @@ def build_book(profile: str, out: Path, items: list[str], timeout: int | None) -
         "chapters": done,
     }
     write_status(build, facts)
+    for facts_of in done:
+        print(f"{facts_of['chapter']:26} {facts_of['seconds']:6.0f} s")
     print("Building the pages", flush=True)
     command = [Path(sys.executable).with_name("jupyter-book"), "build", build / "executed"]
     command += ["--path-output", out, "-W", "-n", "--keep-going", "--all", "-q"]

@@ -1,6 +1,7 @@
 """Results that chapters share, made once: `make results` calls this, and so does `make book`."""
 
 import json
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -69,15 +70,18 @@ def run(profile: str, out: Path) -> None:
     lab.profiles.quiet()
     adata = lab.profiles.load(profile)
     stages = {name: getattr(lab, name).stage for name in lab.STAGES}
-    tables = {
-        name: lab.experiment.table(stage.run(adata, profile, out)) for name, stage in stages.items()
-    }
+    tables, seconds = {}, {}
+    for name, stage in stages.items():
+        start = time.perf_counter()
+        tables[name] = lab.experiment.table(stage.run(adata, profile, out))
+        seconds[name] = time.perf_counter() - start
     seeds = lab.profiles.PROFILES[profile].seeds
     print(f"\n{adata.uns['provenance']['name']}; test cells, mean over {len(seeds)} seed(s)")
     for name, stage in stages.items():
         tables[name].to_csv(out / f"{name}-{profile}.csv")
         means = tables[name][list(stage.shown)].groupby("model", sort=False).mean()
         print(f"\n{name}\n{means.round(4).to_string(na_rep='–')}")
+    print(f"\nSeconds\n{pd.Series(seconds).round(1).to_string()}")
     print("\nDifferences paired by seed, with 95 % intervals")
     for stage, a, b, score in PAIRS:
         if not {a, b} <= set(tables[stage].index.unique("model")):
