@@ -94,10 +94,12 @@ def predict(args: argparse.Namespace) -> None:
         step("reading")
         cells = cells_of(args)
         step("matching genes")
-        cells = SplicedVAE.prepare_query_anndata(cells, str(args.model))
+        cells = SplicedVAE.prepare_query_anndata(cells, str(args.model), min_shared=args.min_shared)
         step("predicting")
-        model = SplicedVAE.load(str(args.model), cells)
-        model.impute_layers(cells)
+        model = SplicedVAE.load(
+            str(args.model), False
+        )  # its batches need not be those of the cells
+        model.impute_layers(cells, transform_batch=args.batch)
         step("trust")
         if model.trust_ is None:
             bar.write(f"How far to believe {args.model} is not known: it was saved without that.")
@@ -206,6 +208,13 @@ def parser() -> argparse.ArgumentParser:
         "--seed", type=int, default=0, help="seed of weights and validation cells [%(default)s]"
     )
     of_predict("-o", "--output", metavar="OUT.h5ad", type=Path, required=True, help="file to write")
+    of_predict("--batch", help="predict as for this batch [a cell's own; if new, over all known]")
+    of_predict(
+        "--min-shared",
+        type=float,
+        default=0.2,
+        help="share of the model's genes that must be there [%(default)s]",
+    )
     of_predict("--velocity", action="store_true", help="also neighbour graph, UMAP and velocity")
     for add in (of_train, of_predict):
         add("--overwrite", action="store_true", help="replace what is there")

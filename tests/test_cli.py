@@ -127,6 +127,32 @@ def test_predicted_file_holds_what_the_model_says(predicted, trained, totals):
     assert [file.name for file in predicted.parent.iterdir()] == ["out.h5ad"]
 
 
+def test_cells_of_a_new_batch_are_predicted_over_all_or_as_one(kb, tmp_path):
+    cells = sv.data.read(kb)
+    cells.obs["plate"] = np.where(np.arange(cells.n_obs) % 2, "a", "b")
+    cells.write_h5ad(tmp_path / "known.h5ad")
+    cells.obs["plate"] = "c"
+    cells.write_h5ad(tmp_path / "new.h5ad")
+    model, new = str(tmp_path / "model"), str(tmp_path / "new.h5ad")
+    train = ["train", str(tmp_path / "known.h5ad"), "-o", model, "--batch-key", "plate"]
+    assert main([*train, "--epochs", "2"]) == 0
+    ratios = []
+    for options, batches in (([], ["a", "b"]), (["--batch", "a"], "a")):
+        file = tmp_path / f"{len(ratios)}.h5ad"
+        assert main(["predict", model, new, "-o", str(file), *options]) == 0
+        out = anndata.read_h5ad(file)
+        query = sv.SplicedVAE.prepare_query_anndata(cells, model)
+        loaded = sv.SplicedVAE.load(model, False)
+        ratio = loaded.get_splicing_ratio(query, transform_batch=batches, return_numpy=True)
+        spliced = out.layers["spliced_splicedvae"].toarray()
+        total = query.layers["total"].toarray()
+        np.testing.assert_allclose(spliced, ratio * total, rtol=1e-5, atol=1e-6)
+        ratios.append(ratio)
+    assert abs(ratios[0] - ratios[1]).max() > 0
+    wrong = stops("predict", model, new, "-o", file, "--overwrite", "--batch", "d")
+    assert "transform_batch='d' is no batch" in wrong
+
+
 def test_what_is_there_is_kept_unless_told_otherwise(trained, totals, predicted, tmp_path):
     before = predicted.read_bytes()
     assert "out.h5ad exists; give --overwrite" in stops("predict", trained, totals, "-o", predicted)
