@@ -57,9 +57,9 @@ lab.plots.ideas(axes)
 
 # %% [markdown]
 # The packages of scTour and VelOT are the authors' own. The cascade is built on scikit-learn. TFvelo
-# has no licence, and noSpliceVelo asks for versions of 2024 and a GPU, so both are *ours from the
-# paper*: written anew, all genes at once, and tested on data that their own equations have made. Three
-# names are missing, for these reasons.
+# has no licence, and noSpliceVelo asks for versions of 2024 and a GPU. So both are *ours from the
+# paper*, written anew for all genes at once. Tests make data by their own equations and find the
+# parameters again. Three names are missing, for these reasons.
 
 # %%
 pd.Series(NOT_RUN, name="not run because").to_frame()
@@ -260,8 +260,7 @@ shown(known) if "SplicedVAE" + known in models else "The dyngen cells are not at
 # :class: dropdown
 # ```python
 # from splicedvae.velocity.metrics import EDGES
-# from splicedvae.velocity.peers.table import Task, score
-# from splicedvae.velocity.peers._shared import expression
+# from splicedvae.velocity.peers.table import Task, expression, score
 #
 # def inwards(task):
 #     x = expression(task.cells)
