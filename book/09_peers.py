@@ -18,7 +18,15 @@ import pandas as pd
 
 import splicedvae_book as lab
 from splicedvae.velocity.peers import pseudotime
-from splicedvae.velocity.peers.table import METHODS, NOT_RUN, REFERENCE, TURNED, field_of, held_out
+from splicedvae.velocity.peers.table import (
+    COUNTED,
+    METHODS,
+    NOT_RUN,
+    REFERENCE,
+    TURNED,
+    field_of,
+    held_out,
+)
 
 lab.profiles.quiet()
 lab.plots.use_style()
@@ -113,7 +121,11 @@ columns = {
 
 def shown(ending=""):
     """Means over seeds of the rows whose names end so, for people to read."""
-    names = [name for name in [*METHODS, "scTour" + TURNED, REFERENCE] if (name + ending) in models]
+    names = [
+        name
+        for name in [*METHODS, "scTour" + TURNED, COUNTED, REFERENCE]
+        if (name + ending) in models
+    ]
     means = (
         scores.loc[[name + ending for name in names]]
         .groupby("model", sort=False)
