@@ -94,7 +94,7 @@ def stops(*arguments):
 def test_alone_it_lists_what_there_is(capsys):
     assert main([]) == 0
     out = capsys.readouterr().out
-    for name in ("check", "train", "predict", ".search", ".atlas", ".census"):
+    for name in ("check", "train", "predict", ".search", ".atlas", ".census", ".velocity.peers"):
         assert name in out
 
 

@@ -315,7 +315,9 @@ def test_the_command_prints_and_writes_the_table(cells, tmp_path):
     assert done.returncode == 0, done.stderr
     held = json.loads((tmp_path / "table.json").read_text())
     assert set(held) == {*names, REFERENCE, *NOT_RUN}
-    assert held[REFERENCE]["cosine"] == 1 and all(name in done.stdout for name in held)
+    assert held[REFERENCE]["cosine"] == pytest.approx(1) and all(
+        name in done.stdout for name in held
+    )
     for wrong, says in ((["-o", "t.txt"], ".csv or .json"), (["--edge", "A"], "A:B")):
         done = subprocess.run([*command, *wrong], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 1 and says in done.stderr

@@ -30,8 +30,8 @@ HONEST, LEAKY = "cascade forest, honest", "cascade forest, as published"
 #: Cells and genes that are simulated, and trees of a forest, by profile.
 SETTINGS = {
     "smoke": {"n_obs": 400, "n_vars": 150, "n_trees": 10},
-    "standard": {"n_obs": 2000, "n_vars": 600, "n_trees": 30},
-    "full": {"n_obs": 2000, "n_vars": 600, "n_trees": 30},
+    "standard": {"n_obs": 1500, "n_vars": 400, "n_trees": 30},
+    "full": {"n_obs": 1500, "n_vars": 400, "n_trees": 30},
 }
 DYNGEN = "simulated_dyngen_bifurcating_1000x250.h5ad"
 DYNGEN_EDGES = (("sA", "sB"), ("sB", "sBmid"), ("sBmid", "sC"), ("sBmid", "sD"))
