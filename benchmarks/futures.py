@@ -35,7 +35,7 @@ def larry(seeds: range) -> dict | None:
     found = []
     for seed in seeds:
         try:
-            found.append(stage.clones(seed, LARRY_STEPS, ("flow", "diffusion")[: 2 - seed % 2]))
+            found.append(stage.clones(seed, LARRY_STEPS))
         except FileNotFoundError as error:
             print(error, file=sys.stderr)
             return None
