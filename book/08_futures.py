@@ -76,10 +76,11 @@ height = np.concatenate([0.2 * rng.normal(size=n_fork), side + 0.1 * rng.normal(
 fork = AnnData(obs=pd.DataFrame({"day": day}, index=[f"c{k}" for k in range(2 * n_fork)]))
 fork.obsm["X_line"] = height[:, None]
 forked = sv.futures.Futures(fork, "X_line", time_key="day").fit(500, batch_size=128, progress=False)
-starts = np.argsort(height[:n_fork])[[60, 150, 240]]
-ways = forked.paths(starts, horizon=1, n=20, n_times=20, noise=0.5)
+middle = int((side < 0).sum())  # as many cells go down as lie below this one
+starts = np.argsort(height[:n_fork])[[60, middle, 240]]
+ways = forked.paths(starts, horizon=1, n=30, n_times=20)
 
-# %% mystnb={"image": {"alt": "Three cells start near height zero and fan out over a day. Paths of the lowest cell end near minus one, those of the highest near plus one, and those of the middle cell go to both."}, "figure": {"caption": "A fork in one dimension. The middle cell's arrow has no length, but its paths go to both ends.", "name": "fig-fork"}}
+# %% mystnb={"image": {"alt": "Three cells start near height zero and fan out over a day. Paths of the lowest cell end near minus one, those of the highest near plus one, and those of the middle cell part ways."}, "figure": {"caption": "A fork in one dimension. The middle cell's mean arrow is short, and its paths part ways.", "name": "fig-fork"}}
 ax = plt.figure(figsize=(6, 3.4)).add_subplot()
 for k, colour in enumerate((lab.plots.BLUE, lab.plots.ORANGE, lab.plots.GREEN)):
     ax.plot(np.linspace(0, 1, 21), ways[:, :, k, 0].T, color=colour, lw=0.8, alpha=0.7)
