@@ -23,9 +23,8 @@ EXTRAS = {
 }
 # Not as an extra: CellRank's pygpcca asks for Jinja2 3.0.3, which it never imports, and pygam for
 # SciPy before 1.17. Colab has newer ones, or will have, and pip would find nothing that fits.
-WITHOUT_DEPENDENCIES = {
-    "05_velocity": "cellrank docrep progressbar2 pygam pygpcca python-utils session-info2 wrapt"
-}
+CELLRANK = "cellrank docrep progressbar2 pygam pygpcca python-utils session-info2 wrapt"
+WITHOUT_DEPENDENCIES = {"05_velocity": CELLRANK, "08_futures": CELLRANK}
 # A set-up cell can import only what every runtime has. It does not ask `pip list`: Colab's pip ends
 # with a traceback where one package has a version that PEP 440 does not know. Nor does it say
 # --quiet: pip then leaves out which packages are in conflict.
