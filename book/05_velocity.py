@@ -73,7 +73,7 @@ whole, (train, val, test) = lab.profiles.prepared(adata, profile, seeds[0])
 bench = lab.fields.cells(whole, train, test)  # graphs, one UMAP, velocity from true counts
 ratio = lab.fits.ratios(results, adata, profile, seeds[0], "SplicedVAE")
 
-# %%
+# %% tags=["remove-stderr"]
 predicted = bench.test.copy()  # totals, neighbours and UMAP; no spliced, no unspliced
 total = predicted.layers["total"]
 predicted.layers["spliced"], predicted.layers["unspliced"] = split_counts(total, ratio)
@@ -639,7 +639,7 @@ lab.profiles.finding(
 # %%
 cells = lab.queries.stripped(whole[test])  # stands for your data: X and nothing else
 
-# %% mystnb={"image": {"alt": "UMAP of the query cells, coloured by type, with streamlines that lead from ductal cells through endocrine progenitors to the hormone-producing cells."}, "figure": {"caption": "Streamlines of cells that came with one matrix of counts. That they are smooth proves nothing; whether they are right, the table below answers.", "name": "fig-query"}}
+# %% mystnb={"image": {"alt": "UMAP of the query cells, coloured by type, with streamlines that lead from ductal cells through endocrine progenitors to the hormone-producing cells."}, "figure": {"caption": "Streamlines of cells that came with one matrix of counts. That they are smooth proves nothing; whether they are right, the table below answers.", "name": "fig-query"}} tags=["remove-stderr"]
 query = sv.SplicedVAE.prepare_query_anndata(cells, model)  # genes matched, missing ones filled
 model.impute_layers(query)
 sv.velocity.embed(query)

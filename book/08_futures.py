@@ -76,10 +76,11 @@ height = np.concatenate([0.2 * rng.normal(size=n_fork), side + 0.1 * rng.normal(
 fork = AnnData(obs=pd.DataFrame({"day": day}, index=[f"c{k}" for k in range(2 * n_fork)]))
 fork.obsm["X_line"] = height[:, None]
 forked = sv.futures.Futures(fork, "X_line", time_key="day").fit(500, batch_size=128, progress=False)
-starts = np.argsort(height[:n_fork])[[60, 150, 240]]
-ways = forked.paths(starts, horizon=1, n=20, n_times=20, noise=0.5)
+middle = int((side < 0).sum())  # as many cells go down as lie below this one
+starts = np.argsort(height[:n_fork])[[60, middle, 240]]
+ways = forked.paths(starts, horizon=1, n=30, n_times=20)
 
-# %% mystnb={"image": {"alt": "Three cells start near height zero and fan out over a day. Paths of the lowest cell end near minus one, those of the highest near plus one, and those of the middle cell go to both."}, "figure": {"caption": "A fork in one dimension. The middle cell's arrow has no length, but its paths go to both ends.", "name": "fig-fork"}}
+# %% mystnb={"image": {"alt": "Three cells start near height zero and fan out over a day. Paths of the lowest cell end near minus one, those of the highest near plus one, and those of the middle cell part ways."}, "figure": {"caption": "A fork in one dimension. The middle cell's mean arrow is short, and its paths part ways.", "name": "fig-fork"}}
 ax = plt.figure(figsize=(6, 3.4)).add_subplot()
 for k, colour in enumerate((lab.plots.BLUE, lab.plots.ORANGE, lab.plots.GREEN)):
     ax.plot(np.linspace(0, 1, 21), ways[:, :, k, 0].T, color=colour, lw=0.8, alpha=0.7)
@@ -101,24 +102,26 @@ _ = ax.set(xlabel="day", ylabel="height")
 # each of them really goes.
 
 # %% tags=["remove-stderr"]
-size = {key: lab.futures.SETTINGS["smoke"][key] for key in ("n_obs", "n_vars", "max_epochs")}
+shown = lab.futures.SETTINGS["smoke" if profile == "smoke" else "standard"]
+size = {key: shown[key] for key in ("n_obs", "n_vars", "max_epochs")}
 bench = lab.futures.Bench(0, **size)
 fields = bench.fields()
 field = fields["true S/U"]
 futures = sv.futures.Futures(field, "X_splicedvae").fit(400, progress=False)
 sv.velocity.embed(field, overwrite=True)  # a UMAP to draw on
 
-# %% mystnb={"image": {"alt": "UMAP of simulated cells coloured by cell type, with thin dark paths that start at three marked cells and spread over neighbouring cell types."}, "figure": {"caption": "Simulated cells. Each fan holds 25 futures of one cell, drawn at the cells that they pass. A fan that splits says that the cell is undecided.", "name": "fig-fans"}}
+# %% mystnb={"image": {"alt": "UMAP of simulated cells coloured by cell type, with thin dark paths that start at three marked cells and spread over neighbouring cell types."}, "figure": {"caption": "Simulated cells. Each fan holds eight futures of one cell, drawn at the cells that they pass. A fan that splits says that the cell is undecided.", "name": "fig-fans"}}
 clusters = field.obs["clusters"]
 followed = [
     np.flatnonzero(clusters == name)[0] for name in ("Ductal", "Ngn3 high EP", "Pre-endocrine")
 ]
-ways = futures.paths(followed, horizon=12, n=25, n_times=12, noise=0.5)
+ways = futures.paths(followed, horizon=8, n=8, n_times=8, noise=0.25)
 lab.plots.fans(
     field.obsm["X_umap"],
     clusters,
     bench.places,
     ways,
+    n_neighbors=15,
     ax=plt.figure(figsize=(6.4, 4.6)).add_subplot(),
 )
 _ = plt.gcf().legend(loc="outside lower center", ncols=4, markerscale=2)
@@ -127,7 +130,7 @@ _ = plt.gcf().legend(loc="outside lower center", ncols=4, markerscale=2)
 # Where the paths end is a cell's {term}`fate`. Each corner of the next figure is one: a cell in a
 # corner is certain, and a cell in the middle has all ways open.
 
-# %% mystnb={"image": {"alt": "A triangle with the corners Beta, Alpha, and Delta or Epsilon. Cells that are not yet of these types lie inside it, most of them along the side from Beta to Alpha."}, "figure": {"caption": "Fates of simulated progenitors. In this simulation, a cell's branch is drawn by lot at the end of the stage Pre-endocrine, so no progenitor belongs in a corner.", "name": "fig-triangle"}}
+# %% mystnb={"image": {"alt": "A triangle with the corners Beta, Alpha, and Delta or Epsilon. Cells that are not yet of these types lie inside it, away from the corners."}, "figure": {"caption": "Fates of simulated progenitors. In this simulation, a cell's branch is drawn by lot at the end of the stage Pre-endocrine, so no progenitor belongs in a corner.", "name": "fig-triangle"}}
 going = np.concatenate([bench.val, bench.test])
 fates = futures.fates(going, list(lab.futures.TERMINAL), n=25)
 three = pd.DataFrame(
@@ -137,8 +140,8 @@ three = pd.DataFrame(
         "Delta or Epsilon": fates["Delta"] + fates["Epsilon"],
     }
 )
-lab.plots.fate_triangle(three, clusters.iloc[going], ax=plt.figure(figsize=(5, 4.4)).add_subplot())
-_ = plt.gcf().legend(loc="outside lower center", ncols=4, markerscale=2)
+lab.plots.fate_triangle(three, clusters.iloc[going], ax=plt.figure(figsize=(5, 4.6)).add_subplot())
+_ = plt.gcf().legend(loc="outside lower center", ncols=2, markerscale=2)
 
 # %% [markdown]
 # ## Does it know what it does not know?
@@ -148,7 +151,7 @@ _ = plt.gcf().legend(loc="outside lower center", ncols=4, markerscale=2)
 # {term}`expected calibration error`. The truth comes from `sv.data.futures_true`, which continues
 # each cell with the kinetics that it was simulated with.
 
-# %% mystnb={"image": {"alt": "Reliability curves of 50 paths per cell and of one path per cell against the diagonal. The curve of one path lies far from the diagonal at both ends."}, "figure": {"caption": "Reliability of the state after one stage's time, simulated cells. One path per cell cannot say how sure it is.", "name": "fig-reliability"}}
+# %% mystnb={"image": {"alt": "Reliability curves of 50 paths per cell and of one path per cell against the diagonal. The curve of one path strays farther from the diagonal."}, "figure": {"caption": "Reliability of the state after one stage's time, simulated cells. One path per cell cannot say how sure it is.", "name": "fig-reliability"}}
 drawn = futures.sample(bench.test, horizon=4, n=50, noise=0.5)
 single = futures.sample(bench.test, horizon=4, n=1, noise=0)
 curves = {

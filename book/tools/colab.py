@@ -28,6 +28,7 @@ CELLRANK = "cellrank docrep progressbar2 pygam pygpcca python-utils session-info
 # scTour and VelOT name packages that what they do here never imports.
 WITHOUT_DEPENDENCIES = {
     "05_velocity": CELLRANK,
+    "08_futures": CELLRANK,
     "09_peers": f"{CELLRANK} sctour velot torchdiffeq pot",
 }
 # A set-up cell can import only what every runtime has. It does not ask `pip list`: Colab's pip ends

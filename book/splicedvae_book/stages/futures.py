@@ -416,7 +416,7 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
 stage = Stage(
     run_job,
     NAMES,
-    ("energy_score", "log_loss", "ece", "r", "brier", "total_variation"),
+    ("energy_score", "log_loss", "ece", "brier", "total_variation"),
     settings=SETTINGS,
     libraries=("cellrank",),
 )
