@@ -109,7 +109,7 @@ ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% tags=["hide-input"]
-of = share.groupby(["target", "from"])["share"].agg(["mean", "min", "max"])
+of = share.dropna().groupby(["target", "from"])["share"].agg(["mean", "min", "max"])
 lab.profiles.finding(
     f"({which}; share of the within-gene r of a model of the target's own cells)\n\n"
     + "\n".join(
@@ -362,19 +362,26 @@ pd.DataFrame(rows).T
 # | spliced counts alone | train with `input="spliced"` | simulated here; {doc}`chapter 5 <05_velocity>` |
 # | spatial spots | mixtures of cells: an arrow of a mixture is no cell's | simulated |
 #
-# :::{exercise} Fool it
-# :label: ex-fool
-# `sv.trust` looks at differences between cells. Make a query whose ratios are worthless, which
-# keeps these differences. What would you have to change, and could totals ever show it?
+# :::{exercise} Noise by the spoonful
+# :label: ex-spoonful
+# Replace a growing share of the query's entries by noise of the same means. At which share does the
+# verdict change? Then the other way round: what could be wrong with ratios that totals can never
+# show?
 # :::
 #
-# :::{solution} ex-fool
+# :::{solution} ex-spoonful
 # :class: dropdown
-# Turn the biology and not the counts. If a drug slowed splicing in all genes alike, totals would
-# differ between cells as before, and every ratio would be wrong. Then genes with much unspliced
-# mRNA have more molecules, and the test for spliced counts sees it. If it slowed splicing in some
-# genes only, nothing in the totals tells. Some cells with both forms do: `model.calibrate` prints
-# offsets that are wide.
+# ```python
+# x, rng = query.X.toarray(), np.random.default_rng(0)
+# noise = rng.poisson(x.sum(1, keepdims=True) * x.sum(0) / x.sum())
+# for share in (0, 0.3, 0.6, 0.9):
+#     mixed = query.copy()
+#     mixed.X = np.where(rng.random(x.shape) < share, noise, x)
+#     print(share, sv.trust(mixed, model).verdict)
+# ```
+# If a drug slowed splicing in some genes only, totals would differ between cells as before, and
+# those genes' ratios would be wrong. Nothing in the totals tells. Some cells with both forms do:
+# `model.calibrate` then finds offsets that are wide.
 # :::
 #
 # ## What we found
