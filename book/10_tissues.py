@@ -77,7 +77,7 @@ elsewhere = network[(network["from"] != "own") & (network["cells"] == 0)]
 share = elsewhere.join(own["within_gene_r"].rename("own_r"), on=["target", "seed"])
 share = share.assign(share=share["within_gene_r"] / share["own_r"])
 
-# %% mystnb={"image": {"alt": "Dots per seed of within-gene r, by target and by what was learnt from: other sets, two of them together, own cells; SplicedVAE, the hierarchical regression and the ridge in three colours."}, "figure": {"caption": "What is known of cells of a target (left of the arrow: what was learnt from). Another library of the same tissue is as good as own cells. Another tissue is worth a good part of them.", "name": "fig-carries-over"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Dots per seed of within-gene r, by target and by what was learnt from: other sets, two of them together, own cells; SplicedVAE, the hierarchical regression and the ridge in three colours."}, "figure": {"caption": "What is known of cells of a target (left of the arrow: what was learnt from). Compare each target's rows with its last one, a model of own cells: how much of it another library reaches, and how much another tissue.", "name": "fig-carries-over"}} tags=["hide-input"]
 ways = {
     "SplicedVAE": lab.plots.ORANGE,
     "hierarchical regression": lab.plots.BLUE,
@@ -128,10 +128,10 @@ lab.profiles.finding(
 # it is worth, over the *own* gene means of the target, which its cells would need hundreds of to
 # know. Beside it is what the same few cells teach without any model from elsewhere.
 
-# %% mystnb={"image": {"alt": "D squared over the target's own gene means against the number of target cells with both forms, 20, 50 and 200: calibrated SplicedVAE from elsewhere above the gene mean, the ridge and the regression of the same few cells."}, "figure": {"caption": "Offsets from 20, 50 and 200 cells of the target. The line at 0 is the target's own gene means, from all cells that are not tested. With few cells, a model from elsewhere whose intercepts are set is worth more than anything learnt from these cells alone.", "name": "fig-offsets"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "D squared over the target's own gene means against the number of target cells with both forms, 20, 50 and 200: calibrated SplicedVAE from elsewhere above the gene mean, the ridge and the regression of the same few cells."}, "figure": {"caption": "Offsets from 20, 50 and 200 cells of the target. The line at 0 is the target's own gene means, from all cells that are not tested. Where orange lies above the others, a model from elsewhere whose intercepts are set is worth more than anything learnt from these cells alone.", "name": "fig-offsets"}} tags=["hide-input"]
 few = [n for n in lab.tissues.CALIBRATED if (known["cells"] == n).any()]
 targets = [t for t in lab.tissues.TARGETS if t in set(known["target"])]
-fig, axes = plt.subplots(1, len(targets), figsize=(8.5, 3.4), sharey=True)
+fig, axes = plt.subplots(1, len(targets), figsize=(8.5, 4.4), sharey=True)
 for ax, target in zip(axes, targets, strict=True):
     own_few = known.query("target == @target and `from` == 'own' and cells in @few")
     for way, colour in (
@@ -154,7 +154,8 @@ for ax, target in zip(axes, targets, strict=True):
     ax.axhline(0, color=lab.plots.INK, lw=0.8)
     ax.set(title=f"{target} ({which})", xscale="log", xlabel="cells of the target")
     ax.set_xticks(few, few)
-    ax.legend(fontsize=7)
+    ax.minorticks_off()
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))
 axes[0].set_ylabel("D² over the target's own means")
 plt.show()
 
@@ -386,7 +387,8 @@ pd.DataFrame(rows).T
 #
 # ## What we found
 #
-# Differences between cells carry over to another tissue for the most part, and to another library
-# as a whole. A gene's mean does not carry over to another tissue; 50 cells with both forms set it,
-# and velocity hardly needs it. Whether any of this holds for *your* cells, totals can say to a good
+# Differences between cells carry over to another library as a whole, and to another tissue in part:
+# the first finding says how much. A gene's mean does not carry over to another tissue. A few cells
+# with both forms set it, and velocity needs it less than D² does. With hundreds of own cells,
+# learn from these. Whether any of this holds for *your* cells, totals can say to a good
 # part: not whether each ratio is right, but whether the model still reads a state that is there.
