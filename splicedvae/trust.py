@@ -323,7 +323,7 @@ def _prepared(query: AnnData, model: SplicedVAE) -> AnnData:
     """A query as the model reads it."""
     layer = model.registry_["setup_args"]["layer"]
     if list(query.var_names) != list(model.genes) or layer not in named_layers(query):
-        return model.prepare_query_anndata(query, model)
+        return model.prepare_query_anndata(query, model, input=model.input)
     return query
 
 
