@@ -34,7 +34,7 @@ from splicedvae.counts import split_counts
 from splicedvae.trust import calibration
 
 FORMS = "spliced", "unspliced"
-CELLS = 400  # of a query
+CELLS = 250  # of a query
 MIN_GENES = 250  # the sets with 200 genes are for ratios, not for velocity
 LEFT_OUT = "Beta"
 Query = tuple[anndata.AnnData, anndata.AnnData]  # what the user has, and its true counts

@@ -7,6 +7,13 @@
 # futures the right ones? And does it know what it does not know? Pictures cannot answer these
 # questions, so every future is scored where the truth is known: in a simulation, and in cells whose
 # relatives were followed for days.
+#
+# :::{admonition} In this chapter
+# :class: tip
+# - You will turn an arrow into a distribution over places and fates.
+# - You will score it where the truth is known, and see whether its probabilities can be believed.
+# - You need {doc}`chapter 5 <05_velocity>`.
+# :::
 
 # %% tags=["parameters"]
 profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
@@ -184,7 +191,7 @@ columns = {
 }
 scores[list(columns)].groupby("model", sort=False).mean().rename(columns=columns).round(3)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lines = []
 for source in lab.futures.SOURCES[:2]:
     for rival in (
@@ -209,6 +216,7 @@ lab.profiles.finding(
     f"Its calibration error is {error.iloc[1]:.3f} from true S/U and {error.iloc[0]:.3f} from SplicedVAE.\n\n"
     "| row | less | energy score | log loss |\n| --- | --- | --- | --- |\n" + "\n".join(lines),
     profile,
+    kept=f"The flow's calibration error is {error.iloc[1]:.3f} from true S/U and {error.iloc[0]:.3f} from SplicedVAE (simulated cells).",
 )
 
 # %% [markdown]
@@ -256,7 +264,7 @@ else:
     ax.text(0.5, 0.5, "LARRY cells could not be had", ha="center")
     ax.axis("off")
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 if "r" in real:
     text = "; ".join(
         f"{name}: r {table.loc[name, 'r']:.3f}, Brier {table.loc[name, 'brier']:.3f}, log loss {table.loc[name, 'log_loss']:.3f}"
@@ -280,7 +288,7 @@ agree.groupby("model", sort=False).mean().rename(
     columns={"total_variation": "total variation"}
 ).round(3)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 variation = {name: agree.loc[name, "total_variation"] for name in lab.futures.SOURCES}
 lab.profiles.finding(
     "the flow's fates differ from CellRank's by "
@@ -330,12 +338,13 @@ changes = {f"{gene}, mean count {abundance[gene]:.1f}": moved(held_down(gene)) f
 changes["nothing held down, other draws"] = (again - before).abs().sum(axis=1).mean() / 2
 pd.Series(changes, name="fates moved by (truth: 0)").to_frame().round(3)
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 worst = max(list(changes)[:-1], key=changes.get)
 lab.profiles.finding(
     f"no gene acts on another here, yet holding down {worst.split(',')[0]} moves the model's fates by "
     f"{changes[worst]:.3f}; other draws alone move them by {changes['nothing held down, other draws']:.3f}.",
     profile,
+    kept=f"Holding one gene down moves the model's fates by {changes[worst]:.3f}, other draws alone by {changes['nothing held down, other draws']:.3f}: an experiment in the model.",
 )
 
 # %% [markdown]
@@ -377,8 +386,29 @@ lab.profiles.finding(
 # :::
 #
 # ## What we found
-#
+
+# %% tags=["remove-input"]
+lab.profiles.what_we_found(profile)
+
+# %% [markdown]
 # An arrow cannot say that there are two ways; a fan can. Spread has to be paid for, and proper
 # scores set the price. One path per cell always stands among the rows, and so do a walk from
 # neighbour to neighbour and arrows of other cells. On clones with a known end, what earns the score
 # is the spread. Read the findings above for how much of it holds in this build.
+#
+# ## Three questions
+#
+# :::{dropdown} 1. Why is one path per cell not enough?
+# It gives each cell one fate with certainty. Where it is wrong, the log loss is large. Many draws
+# can say 60 to 40.
+# :::
+#
+# :::{dropdown} 2. Fates that are right on average may still be badly calibrated. How would you see it?
+# Group cells by the probability that the model gives. In each group, count how often the fate came.
+# The reliability curve sets the two beside each other.
+# :::
+#
+# :::{dropdown} 3. Why is the random walk a strong rival?
+# It steps along the same velocity from cell to cell, so it never leaves the data. The flow learns
+# from its steps and has to be better than they are.
+# :::

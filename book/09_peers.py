@@ -7,6 +7,13 @@
 # them see the same cells, on one {term}`UMAP`, and are asked the same question: does the arrow point
 # where the {term}`velocity from true counts <velocity cosine>` points? Which of them would you trust
 # with cells that have no such counts?
+#
+# :::{admonition} In this chapter
+# :class: tip
+# - You will see how other methods make arrows without the two counts.
+# - You will see all of them on the same cells, and why one popular score is no bar.
+# - You need {doc}`chapter 5 <05_velocity>`.
+# :::
 
 # %% tags=["parameters"]
 profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
@@ -156,7 +163,7 @@ ax = plt.figure(figsize=(7, 4.2)).add_subplot()
 lab.plots.scores_over_seeds(scores, "cosine", run, roles, intervals=True, ax=ax)
 _ = ax.set_xlabel("cosine, test cells")
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 rivals = [name for name in lab.scorecard.peer_names() if name in run]
 ahead = {
     score: [n for n in rivals if lab.experiment.difference(scores, "SplicedVAE", n, score)[1] > 0]
@@ -171,6 +178,7 @@ lab.profiles.finding(
     + (", ".join(n for n in rivals if n not in ahead["accuracy"]) or "none")
     + ". The differences are in the next table.",
     profile,
+    kept=f"SplicedVAE is seen above {len(ahead['cosine'])} of {len(rivals)} methods in cosine, and above {len(ahead['accuracy'])} in accuracy.",
 )
 
 # %%
@@ -193,7 +201,7 @@ pd.DataFrame(
 # %% mystnb={"image": {"alt": "Scatter plot of CBDir against cosine. Drift along pseudotime and scTour, turned, stand high at a cosine near zero, at the dashed line of the reference or above it; SplicedVAE and velocity transfer stand far to the right."}, "figure": {"caption": "CBDir against the cosine with the truth. Height says nothing about the place on the horizontal axis.", "name": "fig-cbdir"}}
 _ = lab.plots.cosine_and_cbdir(scores, [*run, REFERENCE])
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 mean = scores.groupby("model")[["cosine", "cbdir"]].mean(numeric_only=True)
 best = mean.loc[rivals, "cbdir"].idxmax() if rivals else REFERENCE
 lab.profiles.finding(
@@ -201,6 +209,7 @@ lab.profiles.finding(
     f"the velocity from true counts has {mean.loc[REFERENCE, 'cbdir']:.3f}. The cosine of *{best}* is "
     f"{mean.loc[best, 'cosine']:.3f}.",
     profile,
+    kept=f"The most CBDir has *{best}*, {mean.loc[best, 'cbdir']:.2f}, at a cosine of {mean.loc[best, 'cosine']:.2f}.",
 )
 
 # %% [markdown]
@@ -286,9 +295,29 @@ shown(known) if "SplicedVAE" + known in models else "The dyngen cells are not at
 # :::
 #
 # ## What we found
-#
+
+# %% tags=["remove-input"]
+lab.profiles.what_we_found(profile)
+
+# %% [markdown]
 # Methods without the two counts give smooth arrows, and where they are told the root the arrows
 # cross the borders of cell types in the known order. That is worth having, and it is pseudotime.
 # What a gene does next in a cell is another question. To answer it, something must have seen
 # molecules before and after splicing, in these cells or in others. If you have a method that says
 # otherwise, `python -m splicedvae.velocity.peers` puts it into this table with one function.
+#
+# ## Three questions
+#
+# :::{dropdown} 1. A method is told the root. What does its name have to say?
+# That it was told. Arrows that start at a given root cross the known borders in the known order for
+# that reason alone.
+# :::
+#
+# :::{dropdown} 2. Why can a pseudotime have more CBDir than the true velocity?
+# CBDir asks whether arrows cross the borders of known types. A pseudotime is made along them, and
+# the true velocity has noise.
+# :::
+#
+# :::{dropdown} 3. A direction comes out reversed in half of the runs. May one turn it by hand?
+# One may, if the table shows both, before and after, over all seeds.
+# :::

@@ -9,6 +9,14 @@
 #
 # Here are real cells of other tissues, with the same genes, for the first; and for the second a
 # verdict, which knows nothing but the totals, beside what really came out.
+#
+# :::{admonition} In this chapter
+# :class: tip
+# - You will see what a model knows of a tissue that it has never seen, on real cells where they can
+#   be had.
+# - You will set its intercepts with a few cells, and ask it whether to believe it.
+# - You need {doc}`chapter 3 <03_training>`.
+# :::
 
 # %% tags=["parameters"]
 profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
@@ -77,7 +85,7 @@ elsewhere = network[(network["from"] != "own") & (network["cells"] == 0)]
 share = elsewhere.join(own["within_gene_r"].rename("own_r"), on=["target", "seed"])
 share = share.assign(share=share["within_gene_r"] / share["own_r"])
 
-# %% mystnb={"image": {"alt": "Dots per seed of within-gene r, by target and by what was learnt from: other sets, two of them together, own cells; SplicedVAE, the hierarchical regression and the ridge in three colours."}, "figure": {"caption": "What is known of cells of a target (left of the arrow: what was learnt from). Another library of the same tissue is as good as own cells. Another tissue is worth a good part of them.", "name": "fig-carries-over"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Dots per seed of within-gene r, by target and by what was learnt from: other sets, two of them together, own cells; SplicedVAE, the hierarchical regression and the ridge in three colours."}, "figure": {"caption": "What is known of cells of a target (left of the arrow: what was learnt from). Compare each target's rows with its last one, a model of own cells: how much of it another library reaches, and how much another tissue.", "name": "fig-carries-over"}} tags=["hide-input"]
 ways = {
     "SplicedVAE": lab.plots.ORANGE,
     "hierarchical regression": lab.plots.BLUE,
@@ -108,8 +116,8 @@ ax.invert_yaxis()
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
-# %% tags=["hide-input"]
-of = share.groupby(["target", "from"])["share"].agg(["mean", "min", "max"])
+# %% tags=["remove-input"]
+of = share.dropna().groupby(["target", "from"])["share"].agg(["mean", "min", "max"])
 lab.profiles.finding(
     f"({which}; share of the within-gene r of a model of the target's own cells)\n\n"
     + "\n".join(
@@ -128,10 +136,10 @@ lab.profiles.finding(
 # it is worth, over the *own* gene means of the target, which its cells would need hundreds of to
 # know. Beside it is what the same few cells teach without any model from elsewhere.
 
-# %% mystnb={"image": {"alt": "D squared over the target's own gene means against the number of target cells with both forms, 20, 50 and 200: calibrated SplicedVAE from elsewhere above the gene mean, the ridge and the regression of the same few cells."}, "figure": {"caption": "Offsets from 20, 50 and 200 cells of the target. The line at 0 is the target's own gene means, from all cells that are not tested. With few cells, a model from elsewhere whose intercepts are set is worth more than anything learnt from these cells alone.", "name": "fig-offsets"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "D squared over the target's own gene means against the number of target cells with both forms, 20, 50 and 200: calibrated SplicedVAE from elsewhere above the gene mean, the ridge and the regression of the same few cells."}, "figure": {"caption": "Offsets from 20, 50 and 200 cells of the target. The line at 0 is the target's own gene means, from all cells that are not tested. Where orange lies above the others, a model from elsewhere whose intercepts are set is worth more than anything learnt from these cells alone.", "name": "fig-offsets"}} tags=["hide-input"]
 few = [n for n in lab.tissues.CALIBRATED if (known["cells"] == n).any()]
 targets = [t for t in lab.tissues.TARGETS if t in set(known["target"])]
-fig, axes = plt.subplots(1, len(targets), figsize=(8.5, 3.4), sharey=True)
+fig, axes = plt.subplots(1, len(targets), figsize=(8.5, 4.4), sharey=True)
 for ax, target in zip(axes, targets, strict=True):
     own_few = known.query("target == @target and `from` == 'own' and cells in @few")
     for way, colour in (
@@ -154,12 +162,13 @@ for ax, target in zip(axes, targets, strict=True):
     ax.axhline(0, color=lab.plots.INK, lw=0.8)
     ax.set(title=f"{target} ({which})", xscale="log", xlabel="cells of the target")
     ax.set_xticks(few, few)
-    ax.legend(fontsize=7)
+    ax.minorticks_off()
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))
 axes[0].set_ylabel("D² over the target's own means")
 plt.show()
 
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 def gain(target: str, source: str, n: int, other: str) -> str:
     """D² of the calibrated model less that of what the same cells teach alone, in words."""
     column = ["seed", "d2_own_mean"]
@@ -241,6 +250,7 @@ lab.profiles.finding(
     f"random offsets of 0.5 on the logit scale turn the arrows by {angle(plain, shifted):.1f}° on "
     "average (90° would be chance): the slope takes up most of an offset.",
     profile,
+    kept=f"Offsets of 0.5 on the logit scale turn the arrows by {angle(plain, shifted):.0f}° on average.",
 )
 
 # %% [markdown]
@@ -315,12 +325,13 @@ for ax, values, label, colours in (
     fig.colorbar(dots, ax=ax, label=label, shrink=0.8)
 plt.show()
 
-# %% tags=["hide-input"]
+# %% tags=["remove-input"]
 lab.profiles.finding(
     f"held-out cells: `{found.verdict}`, {found.expected_angle:.0f}° expected, "
     f"{error.mean():.0f}° true; rank correlation of low support with a cell's true error "
     f"{agree:.2f}.",
     profile,
+    kept=f"On held-out cells, trust expects an angle of {found.expected_angle:.0f}° and the true one is {error.mean():.0f}°; the rank correlation of low support with a cell's error is {agree:.2f}.",
 )
 
 # %% [markdown]
@@ -362,24 +373,53 @@ pd.DataFrame(rows).T
 # | spliced counts alone | train with `input="spliced"` | simulated here; {doc}`chapter 5 <05_velocity>` |
 # | spatial spots | mixtures of cells: an arrow of a mixture is no cell's | simulated |
 #
-# :::{exercise} Fool it
-# :label: ex-fool
-# `sv.trust` looks at differences between cells. Make a query whose ratios are worthless, which
-# keeps these differences. What would you have to change, and could totals ever show it?
+# :::{exercise} Noise by the spoonful
+# :label: ex-spoonful
+# Replace a growing share of the query's entries by noise of the same means. At which share does the
+# verdict change? Then the other way round: what could be wrong with ratios that totals can never
+# show?
 # :::
 #
-# :::{solution} ex-fool
+# :::{solution} ex-spoonful
 # :class: dropdown
-# Turn the biology and not the counts. If a drug slowed splicing in all genes alike, totals would
-# differ between cells as before, and every ratio would be wrong. Then genes with much unspliced
-# mRNA have more molecules, and the test for spliced counts sees it. If it slowed splicing in some
-# genes only, nothing in the totals tells. Some cells with both forms do: `model.calibrate` prints
-# offsets that are wide.
+# ```python
+# x, rng = query.X.toarray(), np.random.default_rng(0)
+# noise = rng.poisson(x.sum(1, keepdims=True) * x.sum(0) / x.sum())
+# for share in (0, 0.3, 0.6, 0.9):
+#     mixed = query.copy()
+#     mixed.X = np.where(rng.random(x.shape) < share, noise, x)
+#     print(share, sv.trust(mixed, model).verdict)
+# ```
+# If a drug slowed splicing in some genes only, totals would differ between cells as before, and
+# those genes' ratios would be wrong. Nothing in the totals tells. Some cells with both forms do:
+# `model.calibrate` then finds offsets that are wide.
 # :::
 #
 # ## What we found
-#
-# Differences between cells carry over to another tissue for the most part, and to another library
-# as a whole. A gene's mean does not carry over to another tissue; 50 cells with both forms set it,
-# and velocity hardly needs it. Whether any of this holds for *your* cells, totals can say to a good
+
+# %% tags=["remove-input"]
+lab.profiles.what_we_found(profile)
+
+# %% [markdown]
+# Differences between cells carry over to another library as a whole, and to another tissue in part:
+# the first finding says how much. A gene's mean does not carry over to another tissue. A few cells
+# with both forms set it, and velocity needs it less than D² does. With hundreds of own cells,
+# learn from these. Whether any of this holds for *your* cells, totals can say to a good
 # part: not whether each ratio is right, but whether the model still reads a state that is there.
+#
+# ## Three questions
+#
+# :::{dropdown} 1. What carries over to another tissue, and what does not?
+# Which cell of a gene is more spliced than another carries over in part. A gene's mean ratio does
+# not: it depends on the tissue and on how the molecules were captured.
+# :::
+#
+# :::{dropdown} 2. How many cells with both counts should you keep for an offset?
+# Twenty help, and two hundred may already teach a model of their own. The second figure shows where
+# the lines cross.
+# :::
+#
+# :::{dropdown} 3. What can `sv.trust` not see?
+# A change that leaves the totals as they are, such as a drug that slows splicing. Only cells with
+# both counts show it.
+# :::

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+import torch
 from anndata import AnnData
 from scipy import sparse
 from scvi import REGISTRY_KEYS
@@ -44,6 +45,7 @@ TRUST, CAUTION, DO_NOT_TRUST = "trust", "caution", "do not trust"
 RANDOM = 90.0  # mean angle, in degrees, between an arrow and one that knows nothing of it
 BAD_ANGLE, BAD_SHARE = 45.0, 0.25  # beyond these a field, or ratios, are not worth having
 NEAR_ANGLE, NEAR_SHARE = 35.0, 0.4  # and beyond these they may be: what is expected is no promise
+BAD_STRUCTURE = 0.15  # share of the held-out cells' T that noise and chance may reach
 KNOWN_ANGLE = 30.0  # of held-out cells; beyond it the training cells themselves have no velocity
 MIN_CELLS = 2  # one cell differs from no other
 N_BOOTSTRAP = 200  # of genes, for an interval
@@ -321,7 +323,7 @@ def _prepared(query: AnnData, model: SplicedVAE) -> AnnData:
     """A query as the model reads it."""
     layer = model.registry_["setup_args"]["layer"]
     if list(query.var_names) != list(model.genes) or layer not in named_layers(query):
-        return model.prepare_query_anndata(query, model)
+        return model.prepare_query_anndata(query, model, input=model.input)
     return query
 
 
@@ -360,7 +362,9 @@ class _Reader:
     def share(self, x: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Share of each gene in a cell's molecules, by the decoder, (cells, genes)."""
         cells = self._cells(x, np.arange(len(x)) if rows is None else rows)
-        return self.model.get_normalized_expression(cells, return_numpy=True)
+        with torch.random.fork_rng():  # scVI draws one latent for each cell
+            torch.manual_seed(0)
+            return self.model.get_normalized_expression(cells, return_numpy=True)
 
 
 def _structure(x: np.ndarray, reader: _Reader, rng: np.random.Generator) -> float:
@@ -413,8 +417,8 @@ def unspliced_capture(
     grid = np.linspace(np.log(1e-3), np.log(1e3), 601)
     shape = np.log(ratio[seen] + np.exp(grid)[:, None] * (1 - ratio[seen]))  # (grid, genes)
     shape = shape - np.log(ratio[seen]) if of_spliced else shape
-    weight = np.sqrt(counts[seen])
-    weight = np.minimum(weight, np.quantile(weight, 0.9))
+    plain = np.sqrt(counts[seen])
+    weight = plain = np.minimum(plain, np.quantile(plain, 0.9))
     for _ in range(5):  # Huber's weights: few genes differ for reasons of their own
         away = y - shape
         away = away - (away @ weight / weight.sum())[:, None]
@@ -422,7 +426,7 @@ def unspliced_capture(
         best = loss.argmin()
         spread = 1.48 * np.median(np.abs(away[best])) + 1e-6
         huber = np.minimum(1, 1.5 * spread / np.maximum(np.abs(away[best]), 1e-9))
-        weight = weight / weight.mean() * huber
+        weight = plain * huber
     draws = np.random.default_rng(0).multinomial(len(y), np.full(len(y), 1 / len(y)), N_BOOTSTRAP)
     drawn = (draws * weight).T  # (genes, draws)
     away = y - shape
@@ -493,7 +497,8 @@ def _verdict(found: dict, angle: float) -> tuple[str, list[str]]:
         f"{found['held_out']:.2f}"
     )
     share, moves = found["ratio_share"], _move(found)
-    if share < BAD_SHARE or (moves and angle > BAD_ANGLE):
+    structure = found["structure"] / max(found["held_out"], 1e-9)
+    if structure < BAD_STRUCTURE or share < BAD_SHARE or (moves and angle > BAD_ANGLE):
         bad.append(f"{text}: these cells do not differ in the ways that the model knows.")
     elif share < NEAR_SHARE or (moves and angle > NEAR_ANGLE):
         doubtful.append(f"{text}: they differ less than they should in the ways that it knows.")

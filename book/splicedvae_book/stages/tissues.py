@@ -46,7 +46,7 @@ WITH_BATCH = ", library as batch"
 #: ``cells`` of each set, at most; whether a model is also told the library (``batch``); ``curve``:
 #: training cells of the target, beside all of them.
 SETTINGS = {
-    "smoke": {"cells": 250, "batch": False, "curve": ()},
+    "smoke": {"cells": 150, "batch": False, "curve": ()},
     "standard": {"cells": None, "batch": False, "curve": (100, 250, 500)},
     "full": {"cells": None, "batch": True, "curve": (100, 250, 500)},
 }
