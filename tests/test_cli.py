@@ -20,14 +20,15 @@ from splicedvae.search.__main__ import main as search
 ROOT = Path(__file__).parents[1]
 PAGES = {"README": ROOT / "README.md", "quick start": ROOT / "book" / "quickstart.md"}
 BASES = np.array(list("ACGT"))
+N_CELLS = 440  # so many that a tenth of them can say how far to believe a model
 
 
 @pytest.fixture(scope="module")
 def counts():
     """Simulated counts, named as the tools do: (spliced, unspliced), barcodes, ids, symbols."""
-    cells = sv.data.simulate(n_obs=200, n_vars=300)
+    cells = sv.data.simulate(n_obs=N_CELLS, n_vars=300)
     rng = np.random.default_rng(0)
-    barcodes = ["".join(BASES[rng.integers(0, 4, 16)]) for _ in range(200)]
+    barcodes = ["".join(BASES[rng.integers(0, 4, 16)]) for _ in range(N_CELLS)]
     ids = [f"ENSMUSG{i:011d}" for i in range(300)]
     layers = [cells.layers[name].toarray() for name in ("spliced", "unspliced")]
     return layers, barcodes, ids, [f"Gene{i}" for i in range(300)]
@@ -123,7 +124,7 @@ def test_predicted_file_holds_what_the_model_says(predicted, trained, totals):
     s, u = (out.layers[f"{name}_splicedvae"].toarray() for name in ("spliced", "unspliced"))
     np.testing.assert_allclose(s, ratio.to_numpy() * total, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(s + u, total, rtol=1e-5)
-    assert out.obsm["velocity_umap"].shape == (200, 2) and out.layers["velocity"].any()
+    assert out.obsm["velocity_umap"].shape == (N_CELLS, 2) and out.layers["velocity"].any()
     assert [file.name for file in predicted.parent.iterdir()] == ["out.h5ad"]
 
 
@@ -318,6 +319,6 @@ def test_lines_run_on_files_of_the_tools(page, given, loom, kb, totals, tmp_path
     assert 20 < n_genes < 300
     assert names["model"].history["elbo_train"].shape[0] == 150
     exec(query, names)
-    assert names["query"].shape == (200, n_genes)
+    assert names["query"].shape == (N_CELLS, n_genes)
     assert np.isfinite(names["query"].layers["velocity"]).any()
     assert names["query"].obs["splicedvae_support"].between(0, 1).all()
