@@ -665,6 +665,24 @@ class RatioHead(nn.Module):
         return self.output(h, own, weights)
 
 
+def evidence(n: torch.Tensor, log_concentration: torch.Tensor) -> torch.Tensor:
+    r"""By how much molecules of one gene in one cell count less than independent ones.
+
+    Parameters
+    ----------
+    n
+        Molecules, (B, G).
+    log_concentration
+        log c of each gene, (G,).
+
+    Returns
+    -------
+    :math:`(c + 1) / (c + n)`, (B, G): 1 for a single molecule.
+    """
+    c = log_concentration.exp()
+    return (c + 1) / (c + n)
+
+
 def ratio_loss(
     logit: torch.Tensor,
     spliced: torch.Tensor,
@@ -712,8 +730,7 @@ def ratio_loss(
         entries = n * F.softplus(logit) - spliced * logit
         if kind == "binomial":
             return entries
-        c = log_concentration.exp()
-        return (c + 1) / (c + n) * entries
+        return evidence(n, log_concentration) * entries
     if kind == "beta_binomial":
         c = log_concentration.exp()
         a, b = torch.sigmoid(logit) * c, torch.sigmoid(-logit) * c

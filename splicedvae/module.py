@@ -10,14 +10,13 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from scvi import REGISTRY_KEYS
 from scvi.distributions import NegativeBinomial
 from scvi.module import VAE
 from scvi.module._constants import MODULE_KEYS
 from scvi.module.base import LossOutput, auto_move_data
 
-from .head import RATIO_LOSSES, RatioHead, one_of, ratio_loss
+from .head import RATIO_LOSSES, RatioHead, evidence, one_of, ratio_loss
 from .likelihood import QuickNegativeBinomial
 
 RatioLoss = Literal["quasi_binomial", "binomial", "beta_binomial", "mse", "weighted_mse", "l1"]
@@ -210,8 +209,14 @@ class SplicedVAEModule(VAE):
         )  # (B, L)
         logit = self.splicing_logit(tensors, z.detach() if self.detach_head else z)  # (B, G)
         parameters = self.head.gene_weight, self.head.log_concentration
-        entries = ratio_loss(logit, spliced, unspliced, self.ratio_loss_kind, *parameters)  # (B, G)
         n = spliced + unspliced
+        nll = ratio_loss(logit, spliced, unspliced, "binomial")  # (B, G); logged with every loss
+        if self.ratio_loss_kind == "quasi_binomial":
+            entries = evidence(n, self.head.log_concentration) * nll
+        elif self.ratio_loss_kind == "binomial":
+            entries = nll
+        else:
+            entries = ratio_loss(logit, spliced, unspliced, self.ratio_loss_kind, *parameters)
         counted = (n > 0).to(logit.dtype)
         # all cells whose ratios are known bear the penalty together; the others teach nothing
         share = known.sum() / (n_obs * self.head.measured)
@@ -224,19 +229,18 @@ class SplicedVAEModule(VAE):
             reconstruction_loss=elbo.reconstruction_loss,
             kl_local=elbo.kl_local,
             extra_metrics=(
-                {"ratio": self._ratio_sums(logit.detach(), spliced, n, counted, entries)}
+                {"ratio": self._ratio_sums(logit.detach(), spliced, n, counted, entries, nll)}
                 if logit.ndim == 2  # scvi-tools may ask for the loss of several samples
                 else {}
             ),
         )
 
     @torch.no_grad()
-    def _ratio_sums(self, logit, spliced, n, counted, entries) -> torch.Tensor:
+    def _ratio_sums(self, logit, spliced, n, counted, entries, nll) -> torch.Tensor:
         """Sums from which an epoch's scores of the ratios are exact, see
         :func:`splicedvae.training.scores_of_epoch`."""
         predicted = (counted * torch.sigmoid(logit)).flatten()
         observed = (spliced / n.clamp_min(1)).flatten()
-        nll = (n * F.softplus(logit) - spliced * logit).sum()
         return torch.stack(
             [
                 counted.sum(),
@@ -246,6 +250,6 @@ class SplicedVAEModule(VAE):
                 observed @ observed,
                 predicted @ observed,
                 entries.detach().sum(),
-                nll,
+                nll.detach().sum(),
             ]
         )
