@@ -602,7 +602,7 @@ molecules = [layer.toarray().astype(float) for layer in (spliced, total)]
 first = np.zeros((1 + known.shape[1], n_genes))  # intercept, then slopes
 first[0] = statistics.gene_logit
 output, width = model.module.head.output, known.shape[1]
-each = torch.eye(width), torch.zeros(width, n_genes)  # one feature at a time, and no own count
+each = torch.eye(width), [torch.zeros(width, n_genes)]  # one feature at a time, no own count
 shared = output(*each) - output.bias  # A w, (K + L, genes)
 slopes = {
     "alone": ridge_binomial(known, *molecules, l2=1, weights=first),
