@@ -39,7 +39,7 @@ lab.profiles.banner(real, profile)
 # ## Three sets of cells, one list of genes
 #
 # `sv.data.tissues()` has three small sets of mouse cells, published as examples of Monod
-# {cite:p}`Gorin2022`: the brain of an embryo, and two {term}`libraries <library>` of the adult
+# {cite:p}`Gorin2022`: the brain of an embryo, and two libraries of the adult
 # cortex. All three count the same 200 genes. That is few, and there are no cell types, so these
 # sets are for ratios and not for velocity.
 

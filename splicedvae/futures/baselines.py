@@ -1,6 +1,6 @@
 """Futures that need no model of them: what a distribution must beat to be worth its training.
 
-All give draws (draws, cells, dimensions), as :meth:`splicedvae.futures.Futures.sample` does.
+All give draws (draws, cells, dimensions), as :meth:`splicedvae.futures.model.Futures.sample` does.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def fans(
     places
         Their places in the space of the paths (cells, dimensions).
     paths
-        (draws, times, followed cells, dimensions), see :meth:`splicedvae.futures.Futures.paths`.
+        (draws, times, followed cells, dimensions), see :meth:`splicedvae.futures.model.Futures.paths`.
     n_neighbors
         Cells whose mean a point is drawn at.
     ax
