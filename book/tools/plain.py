@@ -39,10 +39,11 @@ def _places() -> dict[str, tuple[str, int]]:
     return places
 
 
-def _term_id(term: str) -> str:
-    """Sphinx's id of an entry of the glossary."""
+def _term_anchor(term: str) -> str:
+    """Sphinx's anchor of an entry of the glossary; it has none of its own for a Greek letter."""
     text = unicodedata.normalize("NFKD", term).encode("ascii", "ignore").decode()
-    return "term-" + re.sub(r"[^a-zA-Z0-9._]+", "-", text).strip("-")
+    name = re.sub(r"[^a-zA-Z0-9._]+", "-", text).strip("-")
+    return f"#term-{name}" if name else ""
 
 
 def citation(key: str, textual: bool = False) -> str:
@@ -79,7 +80,7 @@ def _role(match: re.Match, chapter: str) -> str:
     text, target = re.fullmatch(r"(.*?)(?: <(.*)>)?", content).groups()
     target = target or text
     if kind == "term":
-        return f"[{text}]({SITE}/book/glossary.html#{_term_id(target)})"
+        return f"[{text}]({SITE}/book/glossary.html{_term_anchor(target)})"
     if kind == "doc":
         return f"[{text}]({SITE}/book/{target}.html)"
     home, number = _places()[target]
@@ -161,9 +162,10 @@ def notebook(chapter: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode
         figure = cell.metadata.pop("mystnb", {}).get("figure", {})
         label = figure.get("name")
         title = f"Figure {_places()[label][1]}" if label else "Figure"
-        if {"hide-input", "remove-input"} & set(cell.metadata.get("tags", [])):
-            told = ("profiles.finding(", "profiles.what_we_found(")
-            title = "Finding" if any(call in cell.source for call in told) else title
+        told = ("profiles.finding(", "profiles.what_we_found(")
+        finding = any(call in cell.source for call in told)
+        if finding or "hide-input" in cell.metadata.get("tags", []):
+            title = "Finding" if finding else title
             cell.source = f'# @title {title} {{ display-mode: "form" }}\n{cell.source}'
             cell.metadata["cellView"] = "form"
         if "caption" in figure:
