@@ -43,6 +43,7 @@ from release import branch, commit
 
 CELL_TIMEOUT = {"smoke": 300, "standard": 1800, "full": 14400}  # seconds
 PROVENANCE = "application/vnd.splicedvae.provenance+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"
 PACKAGES = ("torch", "scvi-tools", "scvelo", "scanpy", "anndata", "numpy", "pandas")
 
 
@@ -178,8 +179,11 @@ def execute(
         )
     record = take_provenance(done)
     done.metadata.pop("papermill", None)  # it holds absolute paths
+    done.metadata.pop("widgets", None)  # bars, for which a page would ask another site for scripts
     for cell in done.cells:
         cell.metadata.pop("papermill", None)
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.metadata.tags.append("remove-cell")
     nbformat.write(done, target)

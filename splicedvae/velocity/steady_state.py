@@ -103,7 +103,7 @@ def smoothed(adata: AnnData, spliced: sparse.csr_matrix, unspliced: sparse.csr_m
         cells.obsp[name] = adata.obsp[name]
     with quiet_scvelo() as scv:
         scv.pp.normalize_per_cell(cells, enforce=True)
-    s, u = (cells.layers[name].toarray() for name in layers)
+    s, u = (cells.layers[name].toarray() for name in ("spliced", "unspliced"))
     cells.layers["Ms"], cells.layers["Mu"] = _averages(cells, s, u)
     return cells
 
