@@ -25,11 +25,11 @@ EXTRAS = {
 # Not as an extra: CellRank's pygpcca asks for Jinja2 3.0.3, which it never imports, and pygam for
 # SciPy before 1.17. Colab has newer ones, or will have, and pip would find nothing that fits.
 CELLRANK = "cellrank docrep progressbar2 pygam pygpcca python-utils session-info2 wrapt"
-# scTour and VelOT name packages that what they do here never imports.
+# Chapter 9 goes without scTour and VelOT there: their rows say that they were not run.
 WITHOUT_DEPENDENCIES = {
     "05_velocity": CELLRANK,
     "08_futures": CELLRANK,
-    "09_peers": f"{CELLRANK} sctour velot torchdiffeq pot",
+    "09_peers": CELLRANK,
 }
 # A set-up cell can import only what every runtime has. It does not ask `pip list`: Colab's pip ends
 # with a traceback where one package has a version that PEP 440 does not know. Nor does it say
