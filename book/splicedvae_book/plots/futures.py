@@ -35,7 +35,8 @@ def fans(
     places
         Their places in the space of the paths (cells, dimensions).
     paths
-        (draws, times, followed cells, dimensions), see :meth:`splicedvae.futures.model.Futures.paths`.
+        (draws, times, followed cells, dimensions), see
+        :meth:`splicedvae.futures.model.Futures.paths`.
     n_neighbors
         Cells whose mean a point is drawn at.
     ax
