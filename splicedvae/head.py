@@ -665,24 +665,6 @@ class RatioHead(nn.Module):
         return self.output(h, own, weights)
 
 
-def evidence(n: torch.Tensor, log_concentration: torch.Tensor) -> torch.Tensor:
-    r"""By how much molecules of one gene in one cell count less than independent ones.
-
-    Parameters
-    ----------
-    n
-        Molecules, (B, G).
-    log_concentration
-        log c of each gene, (G,).
-
-    Returns
-    -------
-    :math:`(c + 1) / (c + n)`, (B, G): 1 for a single molecule.
-    """
-    c = log_concentration.exp()
-    return (c + 1) / (c + n)
-
-
 def ratio_loss(
     logit: torch.Tensor,
     spliced: torch.Tensor,
@@ -690,6 +672,7 @@ def ratio_loss(
     kind: str = "binomial",
     gene_weight: torch.Tensor | None = None,
     log_concentration: torch.Tensor | None = None,
+    binomial: torch.Tensor | None = None,
 ) -> torch.Tensor:
     r"""Loss of each entry; 0, with no gradient, where nothing was counted (n = s + u = 0).
 
@@ -720,6 +703,8 @@ def ratio_loss(
         (G,), for ``weighted_mse``.
     log_concentration
         (G,), for ``quasi_binomial`` and ``beta_binomial``.
+    binomial
+        The binomial loss of the same entries, (B, G), if it is at hand.
 
     Returns
     -------
@@ -727,10 +712,11 @@ def ratio_loss(
     """
     n = spliced + unspliced
     if kind in ("binomial", "quasi_binomial"):  # zero by itself where n = 0
-        entries = n * F.softplus(logit) - spliced * logit
+        entries = n * F.softplus(logit) - spliced * logit if binomial is None else binomial
         if kind == "binomial":
             return entries
-        return evidence(n, log_concentration) * entries
+        c = log_concentration.exp()
+        return (c + 1) / (c + n) * entries
     if kind == "beta_binomial":
         c = log_concentration.exp()
         a, b = torch.sigmoid(logit) * c, torch.sigmoid(-logit) * c

@@ -16,7 +16,7 @@ from scvi.module import VAE
 from scvi.module._constants import MODULE_KEYS
 from scvi.module.base import LossOutput, auto_move_data
 
-from .head import RATIO_LOSSES, RatioHead, evidence, one_of, ratio_loss
+from .head import RATIO_LOSSES, RatioHead, one_of, ratio_loss
 from .likelihood import QuickNegativeBinomial
 
 RatioLoss = Literal["quasi_binomial", "binomial", "beta_binomial", "mse", "weighted_mse", "l1"]
@@ -211,12 +211,7 @@ class SplicedVAEModule(VAE):
         parameters = self.head.gene_weight, self.head.log_concentration
         n = spliced + unspliced
         nll = ratio_loss(logit, spliced, unspliced, "binomial")  # (B, G); logged with every loss
-        if self.ratio_loss_kind == "quasi_binomial":
-            entries = evidence(n, self.head.log_concentration) * nll
-        elif self.ratio_loss_kind == "binomial":
-            entries = nll
-        else:
-            entries = ratio_loss(logit, spliced, unspliced, self.ratio_loss_kind, *parameters)
+        entries = ratio_loss(logit, spliced, unspliced, self.ratio_loss_kind, *parameters, nll)
         counted = (n > 0).to(logit.dtype)
         # all cells whose ratios are known bear the penalty together; the others teach nothing
         share = known.sum() / (n_obs * self.head.measured)
