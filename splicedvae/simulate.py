@@ -516,7 +516,7 @@ def _open_trajectories(
         recent = np.minimum(recent, (u, s))  # a rate that rises was lower in that time
         states[:, here] = np.stack([u, s, *recent, c])[:, :-1]
         time[here] = start + t[:-1, 0]
-    return *states[:4], states[4], time
+    return *states, time
 
 
 def _open_layers(

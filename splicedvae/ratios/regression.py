@@ -256,11 +256,15 @@ def gene_offsets(
     def sums(values: np.ndarray) -> np.ndarray:
         return np.bincount(gene, values, minlength=len(counted))
 
-    for i in range(n_iter):
+    def newton(offset: np.ndarray) -> tuple[np.ndarray, ...]:
+        """One step of all genes, how long it was, and the curvature where it began."""
         p = expit(f + offset[gene])
         curvature = sums(n * p * (1 - p)) + 1 / variance
         step = (sums(s - n * p) - (offset - mean) / variance) / curvature
-        offset = offset + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        return offset + np.clip(step, -LONGEST_STEP, LONGEST_STEP), step, curvature
+
+    for i in range(n_iter):
+        offset, step, curvature = newton(offset)
         if i < 3:  # first near the mode
             continue
         before = mean, variance
@@ -270,10 +274,7 @@ def gene_offsets(
         if moved < 1e-4 and np.abs(step).max() < 1e-3:
             break
     for _ in range(50):
-        p = expit(f + offset[gene])
-        curvature = sums(n * p * (1 - p)) + 1 / variance
-        step = (sums(s - n * p) - (offset - mean) / variance) / curvature
-        offset = offset + np.clip(step, -LONGEST_STEP, LONGEST_STEP)
+        offset, step, curvature = newton(offset)
         if np.abs(step).max() < SURE:
             break
     return offset, curvature**-0.5, float(mean), float(variance**0.5)
