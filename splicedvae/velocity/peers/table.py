@@ -19,7 +19,7 @@ from anndata import AnnData
 from tqdm.auto import tqdm
 
 from ... import data
-from ...counts import named_layers, total_counts
+from ...counts import get_layer, named_layers, total_counts
 from ...model import SplicedVAE
 from ..baselines import velocity_baselines
 from ..field import embed, fit, project
@@ -188,8 +188,8 @@ def held_out(
     KeyError
         There is no layer `truth`.
     """
-    if truth is not None and truth not in adata.layers:
-        raise KeyError(f"There is no layer {truth!r}; there are {sorted(adata.layers)}.")
+    if truth is not None:
+        get_layer(adata, truth)  # says which layers there are, where this one is missing
     whole = AnnData(total_counts(adata), obs=adata.obs, var=adata.var, layers=named_layers(adata))
     whole.layers["total"] = whole.X.copy()
     embed(whole, overwrite=True)
