@@ -112,7 +112,7 @@ _ = ax.set(xlabel="day", ylabel="height")
 shown = lab.futures.SETTINGS["smoke" if profile == "smoke" else "standard"]
 size = {key: shown[key] for key in ("n_obs", "n_vars", "max_epochs")}
 bench = lab.futures.Bench(0, **size)
-fields = bench.fields()
+fields = bench.velocities()
 field = fields["true S/U"]
 futures = sv.futures.Futures(field, "X_splicedvae").fit(400, progress=False)
 sv.velocity.embed(field, overwrite=True)  # a UMAP to draw on

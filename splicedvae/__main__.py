@@ -1,10 +1,8 @@
 """``python -m splicedvae``."""
 
 import argparse
-import os
-import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from tqdm import tqdm
 from . import velocity
 from .checkup import check
 from .data import prepare
+from .files import finish
 from .model import SplicedVAE
 from .readers import read
 from .trust import calibration, trust
@@ -139,29 +138,6 @@ def free(target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{target} exists; give --overwrite, or another name.")
     if not target.absolute().parent.is_dir():
         raise FileNotFoundError(f"There is no folder {target.absolute().parent} to write to.")
-
-
-def finish(target: Path, write: Callable[[Path], None]) -> None:
-    """Write beside the target, and give the result its name when it is whole.
-
-    Parameters
-    ----------
-    target
-        The file or folder; what is there is replaced.
-    write
-        Writes to the path that it is given.
-    """
-    part, old = (target.with_name(f"{target.name}.{os.getpid()}.{end}") for end in ("part", "old"))
-    try:
-        write(part)
-        if target.is_dir():  # a folder can't be replaced in one step
-            target.replace(old)
-        part.replace(target)
-    finally:
-        if old.exists() and not target.exists():
-            old.replace(target)
-        for left in (part, old):
-            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -14,7 +14,8 @@ import pytest
 from test_read import KB, listed, mtx, tenx_h5, write
 
 import splicedvae as sv
-from splicedvae.__main__ import finish, main
+from splicedvae.__main__ import main
+from splicedvae.files import finish
 from splicedvae.search.__main__ import main as search
 
 ROOT = Path(__file__).parents[1]

@@ -46,6 +46,8 @@ class Stage:
         Whose version the results may depend on too.
     seeds
         In place of the profile's.
+    after
+        Titles of the stages whose results the jobs read.
     alone
         The jobs measure time, so no other runs beside them.
     """
@@ -56,6 +58,7 @@ class Stage:
     settings: Mapping[str, dict] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
     seeds: tuple[int, ...] | None = None
+    after: tuple[str, ...] = ()
     alone: bool = False
 
     @property
@@ -131,28 +134,40 @@ class Stage:
         -------
         The jobs' results by seed and name, each with ``seed``, ``name`` and ``seconds``.
         """
+        names = self.names if names is None else tuple(names)
+        _do([(self, self.missing(adata, profile, results, names))], adata, profile, results)
         folder = self.folder(results, adata, profile)
-        folder.mkdir(parents=True, exist_ok=True)
-        names = self.names if names is None else names
-        seeds = PROFILES[profile].seeds if self.seeds is None else self.seeds
-        jobs = [(seed, name) for seed in seeds for name in names]
-        if missing := [job for job in jobs if _read(folder, *job) is None]:
-            parallel = joblib.Parallel(n_jobs=self._n_jobs(), return_as="generator_unordered")
-            done = parallel(
-                joblib.delayed(self._work)(adata, profile, *job, folder) for job in missing
-            )
-            for _ in tqdm(done, total=len(missing), desc=self.title, unit="job"):
-                pass
-        return [_read(folder, *job) for job in jobs]
+        return [_read(folder, *job) for job in self._jobs(profile, names)]
 
-    def _n_jobs(self) -> int:
-        # a GPU is shared badly; on CPUs these small networks gain nothing from a second thread
-        alone = torch.cuda.is_available() or self.alone
-        return 1 if alone else min(joblib.cpu_count(), 4)
+    def missing(
+        self,
+        adata: AnnData,
+        profile: str,
+        results: str | os.PathLike,
+        names: Iterable[str] | None = None,
+    ) -> list[tuple[int, str]]:
+        """Jobs whose results are not there.
+
+        Parameters
+        ----------
+        adata, profile, results, names
+            As given to :meth:`run`.
+
+        Returns
+        -------
+        Seed and name of each.
+        """
+        folder = self.folder(results, adata, profile)
+        names = self.names if names is None else names
+        return [job for job in self._jobs(profile, names) if _read(folder, *job) is None]
+
+    def _jobs(self, profile: str, names: Iterable[str]) -> list[tuple[int, str]]:
+        seeds = PROFILES[profile].seeds if self.seeds is None else self.seeds
+        return [(seed, name) for seed in seeds for name in names]
 
     def _work(self, adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> None:
         """Do one job and write it down, the JSON file last, so that it vouches for the others."""
-        torch.set_num_threads(max(1, joblib.cpu_count() // self._n_jobs()))
+        torch.set_num_threads(max(1, joblib.cpu_count() // _n_jobs(self.alone)))
         quiet()
         logging.getLogger("splicedvae").setLevel(logging.WARNING)  # each worker would repeat notes
         start = time.perf_counter()
@@ -163,6 +178,54 @@ class Stage:
         part = target.with_suffix(".part")
         part.write_text(json.dumps(result))
         part.replace(target)  # a killed run leaves no half a file
+
+
+def run_all(
+    stages: Iterable[Stage], adata: AnnData, profile: str, results: str | os.PathLike
+) -> None:
+    """Do the jobs of several stages, side by side where none reads what another writes.
+
+    Parameters
+    ----------
+    stages
+        In an order in which each comes after those that it reads.
+    adata, profile, results
+        As given to :meth:`Stage.run`.
+    """
+    left = list(stages)
+    while left:
+        ahead = {stage.title for stage in left}
+        ready = [stage for stage in left if not ahead & set(stage.after)]
+        left = [stage for stage in left if stage not in ready]
+        for alone in (False, True):
+            wave = [stage for stage in ready if stage.alone == alone]
+            _do([(s, s.missing(adata, profile, results)) for s in wave], adata, profile, results)
+
+
+def _do(
+    missing: Iterable[tuple[Stage, list[tuple[int, str]]]],
+    adata: AnnData,
+    profile: str,
+    results: str | os.PathLike,
+) -> None:
+    """Do jobs in as many processes as fill the machine; one at a time if they measure time."""
+    missing = [(stage, jobs) for stage, jobs in missing if jobs]
+    calls = []
+    for stage, jobs in missing:
+        folder = stage.folder(results, adata, profile)
+        folder.mkdir(parents=True, exist_ok=True)
+        calls += [joblib.delayed(stage._work)(adata, profile, *job, folder) for job in jobs]
+    if calls:
+        n_jobs = _n_jobs(any(stage.alone for stage, _ in missing))
+        parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+        title = ", ".join(stage.title for stage, _ in missing)
+        for _ in tqdm(parallel(calls), total=len(calls), desc=title, unit="job"):
+            pass
+
+
+def _n_jobs(alone: bool) -> int:
+    # a GPU is shared badly; on CPUs these small networks gain nothing from a second thread
+    return 1 if alone or torch.cuda.is_available() else min(joblib.cpu_count(), 4)
 
 
 def stem(seed: int, name: str) -> str:

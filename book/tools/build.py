@@ -23,8 +23,10 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 
 import jupytext
@@ -34,6 +36,7 @@ import yaml
 from ipykernel.kernelspec import write_kernel_spec
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from tqdm.auto import tqdm
 
 # beside this script
 import mathjax
@@ -163,7 +166,7 @@ def execute(
             kernel_name="python3",
             cwd=str(target.parent),
             execution_timeout=timeout,
-            progress_bar={"desc": name},
+            progress_bar=False,  # two chapters run at once; execute_all has a bar for all of them
         )
     except PapermillExecutionError as error:
         number, fault = error.exec_count, "\n".join(error.traceback)
@@ -194,6 +197,24 @@ def execute(
         )
     seconds = round(time.perf_counter() - start, 1)
     return {"chapter": name, "profile": parameters.get("profile"), **record, "seconds": seconds}
+
+
+def execute_all(calls: list[tuple]) -> list[dict]:
+    """Execute chapters side by side; each call holds what :func:`execute` is given.
+
+    Their facts come back in the order of the calls.
+    """
+    pool = ProcessPoolExecutor(min(os.cpu_count() or 1, 4), get_context("spawn"))
+    with pool, tqdm(total=len(calls), desc="chapters", unit="chapter") as bar:
+        running = [pool.submit(execute, *call) for call in calls]
+        try:
+            for future in as_completed(running):
+                future.result()  # raises what went wrong in the chapter
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return [future.result() for future in running]
 
 
 def take_provenance(notebook: nbformat.NotebookNode) -> dict:
@@ -294,14 +315,15 @@ def build_book(profile: str, out: Path, items: list[str], timeout: int | None) -
         raise BuildError("the results could not be computed; see above")
     use_this_python(build)
     copy_tree(build / "executed")
-    done = []
+    calls = []
     for name, notebook in notebooks.items():
         target = build / "executed" / "book" / f"{name}.ipynb"
         # Relative to the page, so that no published notebook holds a path of this machine.
         common = {"profile": profile, "results": "../../results"}
         known = declared_parameters(notebook)
         parameters = {k: v for k, v in common.items() if k in known} | given[name]
-        done.append(execute(name, notebook, target, parameters, timeout or CELL_TIMEOUT[profile]))
+        calls.append((name, notebook, target, parameters, timeout or CELL_TIMEOUT[profile]))
+    done = execute_all(calls)
 
     facts = {
         "profile": profile,

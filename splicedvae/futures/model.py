@@ -30,6 +30,7 @@ import logging
 import os
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -41,6 +42,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..checks import check_cells, coordinates, numbers, positions
+from ..files import finish
 from ..velocity.steady_state import draws
 from .pairs import Days, Transitions
 from .states import ELSEWHERE, nearest_states
@@ -467,7 +469,7 @@ class Futures:
             "noise": torch.as_tensor(self.noise_),
             "weights": self._network.state_dict(),
         }
-        torch.save(kept, path)
+        finish(Path(path), lambda part: torch.save(kept, part))
 
     @classmethod
     def load(cls, path: str | os.PathLike, adata: AnnData) -> Futures:

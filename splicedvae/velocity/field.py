@@ -118,6 +118,29 @@ def embed(
             adata.obsp[name] = cells.obsp[name]
 
 
+def embed_parts(adata: AnnData, *parts: np.ndarray) -> list[AnnData]:
+    """Parts of the cells, each with a graph of its own, on one UMAP: their arrows share a compass.
+
+    Parameters
+    ----------
+    adata
+        Cells × genes with counts, as :func:`embed` reads them; an embedding of theirs is not read.
+    *parts
+        Positions of cells.
+
+    Returns
+    -------
+    A copy of each part, with ``layers["total"]``.
+    """
+    total, layers = total_counts(adata), named_layers(adata)
+    whole = AnnData(total, obs=adata.obs, var=adata.var, layers=layers | {"total": total.copy()})
+    embed(whole)
+    cells = [whole[positions].copy() for positions in parts]
+    for part in cells:
+        embed(part, umap=False, overwrite=True)
+    return cells
+
+
 def check_graph(adata: AnnData, basis: str = "umap") -> None:
     """Refuse cells without an embedding, or without a neighbour graph of these very cells.
 

@@ -11,8 +11,9 @@ import pandas as pd
 from anndata import AnnData
 
 from splicedvae import baselines, metrics, velocity
-from splicedvae.counts import named_layers, split_counts, total_counts
+from splicedvae.counts import split_counts, total_counts
 from splicedvae.model import SplicedVAE
+from splicedvae.velocity.field import embed_parts
 from splicedvae.velocity.steady_state import draws, smoothed
 
 from ..directions import directions
@@ -86,19 +87,12 @@ def cells(adata: AnnData, train: np.ndarray, test: np.ndarray) -> Cells:
     -------
     The cells.
     """
-    total = adata.layers["total"]
-    whole = AnnData(total, obs=adata.obs, var=adata.var, layers=named_layers(adata))
-    velocity.embed(whole)
-    parts = []
-    for positions in (train, test):
-        part = whole[positions].copy()
-        velocity.embed(part, umap=False, overwrite=True)
-        parts.append(part)
-    reference = parts[1].copy()
-    for part in (parts[0], reference):
+    train, test = embed_parts(adata, train, test)
+    reference = test.copy()
+    for part in (train, reference):
         velocity.fit(part)
-    parts[1].var[CONCENTRATION] = concentration(parts[0])
-    return Cells(parts[0], reference, parts[1], metrics.velocity_scale(parts[0]))
+    test.var[CONCENTRATION] = concentration(train)
+    return Cells(train, reference, test, metrics.velocity_scale(train))
 
 
 def concentration(train: AnnData) -> np.ndarray:
@@ -272,6 +266,7 @@ stage = Stage(
     run_job,
     NAMES,
     ("cosine", "cosine_raw", "angular_error", "accuracy", "balanced_accuracy", "cbdir"),
+    after=(fits.stage.title,),
 )
 
 

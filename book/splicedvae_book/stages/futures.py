@@ -10,7 +10,7 @@ import scvi
 from anndata import AnnData
 
 from splicedvae import data, metrics, velocity
-from splicedvae.counts import split_counts, total_counts
+from splicedvae.counts import total_counts
 from splicedvae.futures import baselines
 from splicedvae.futures.larry import larry
 from splicedvae.futures.model import Futures
@@ -22,8 +22,7 @@ from splicedvae.velocity.trajectories import fate_probabilities
 
 from ..profiles import prepared
 from ..stage import Stage
-from . import fits
-from .fields import concentration, with_noise
+from . import fields, fits
 
 NAMES = ("simulator", "larry", "pancreas")
 SETTINGS = {
@@ -140,7 +139,7 @@ class Bench:
         n, shares = len(drawn), self.states(drawn).mean(0)
         return (n * shares + 1 / shares.shape[1]) / (n + 1)
 
-    def fields(self) -> dict[str, AnnData]:
+    def velocities(self) -> dict[str, AnnData]:
         """The query's velocities, in the query protocol.
 
         Returns
@@ -151,18 +150,12 @@ class Bench:
         velocity.embed(base, umap=False)
         ratio = self.model.get_splicing_ratio(self.query, return_numpy=True)
         mean = GeneMean().fit(self.train, self.train).predict(self.query)
-        spread = concentration(self.train)
-        found = {}
-        for source, ratios in zip(SOURCES, (None, ratio, with_noise(mean, self.seed)), strict=True):
-            field = base.copy()
-            if ratios is None:
-                velocity.fit(field, basis="pca")
-            else:
-                pair = split_counts(field.layers["total"], ratios)
-                field.layers["spliced"], field.layers["unspliced"] = pair
-                field.var["concentration"] = spread
-                velocity.fit(field, basis="pca", concentration="concentration", n_draws=N_SLOPES)
-            found[source] = field
+        mean = fields.with_noise(mean, self.seed)
+        base.var[fields.CONCENTRATION] = fields.concentration(self.train)
+        found = {SOURCES[0]: base.copy()}
+        velocity.fit(found[SOURCES[0]], basis="pca")
+        for source, ratios in zip(SOURCES[1:], (ratio, mean), strict=True):
+            found[source] = fields.from_ratio(base, ratios, basis="pca", n_draws=N_SLOPES)
         shuffled = found["SplicedVAE"].copy()
         order = np.random.default_rng(self.seed).permutation(shuffled.n_obs)
         genes = shuffled.var["velocity_genes"].to_numpy()
@@ -223,7 +216,7 @@ def simulator(
     rows = {STAY: bench.scores(baselines.stay_put(bench.places, test), test)}
     known = bench.latent(bench.train)
     rows[TRANSFER] = bench.scores(baselines.transfer(known, bench.known, bench.places[test]), test)
-    for source, field in bench.fields().items():
+    for source, field in bench.velocities().items():
         for name, draw, grid, n in _rows(bench, field, max_steps, kinds, source):
             setting = bench.chosen(draw, grid)
             row = bench.scores(draw(test, setting, n), test)
@@ -352,27 +345,20 @@ def agreement(
     base = whole[test].copy()
     velocity.embed(base, umap=False)
     base.obsm["X_splicedvae"] = model.get_latent_representation(indices=test)
-    base.var["concentration"] = concentration(whole[train])
+    base.var[fields.CONCENTRATION] = fields.concentration(whole[train])
+    mean = GeneMean().fit(whole[train], whole[train]).predict(whole[test])
     ratios = {
-        "true S/U": None,
         "SplicedVAE": model.get_splicing_ratio(indices=test, return_numpy=True),
-        "gene mean": with_noise(
-            GeneMean().fit(whole[train], whole[train]).predict(whole[test]), seed
-        ),
+        "gene mean": fields.with_noise(mean, seed),
     }
-    reference, rows = None, {}
-    for source, ratio in ratios.items():
-        field = base.copy()
-        if ratio is None:
-            velocity.fit(field, basis="pca")
-            fate_probabilities(field, terminal=TERMINAL)
-            lineages = field.obsm["lineages_fwd"]
-            order = [list(map(str, lineages.names)).index(name) for name in TERMINAL]
-            reference = np.asarray(lineages)[:, order]
-        else:
-            pair = split_counts(field.layers["total"], ratio)
-            field.layers["spliced"], field.layers["unspliced"] = pair
-            velocity.fit(field, basis="pca", concentration="concentration")
+    counted = base.copy()
+    velocity.fit(counted, basis="pca")
+    found = {name: fields.from_ratio(base, ratio, basis="pca") for name, ratio in ratios.items()}
+    fate_probabilities(counted, terminal=TERMINAL)
+    lineages = counted.obsm["lineages_fwd"]
+    order = [list(map(str, lineages.names)).index(name) for name in TERMINAL]
+    reference, rows = np.asarray(lineages)[:, order], {}
+    for source, field in ({SOURCES[0]: counted} | found).items():
         futures = Futures(field, "X_splicedvae", seed=seed).fit(max_steps, progress=False)
         going = np.flatnonzero(~field.obs["clusters"].isin(TERMINAL))
         found = futures.fates(going, list(TERMINAL), seed=seed).to_numpy()
@@ -419,6 +405,7 @@ stage = Stage(
     ("energy_score", "log_loss", "ece", "brier", "total_variation"),
     settings=SETTINGS,
     libraries=("cellrank",),
+    after=(fits.stage.title,),
 )
 
 

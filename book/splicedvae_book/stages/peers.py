@@ -88,6 +88,7 @@ stage = Stage(
     NAMES,
     ("cosine", "cosine_raw", "accuracy", "balanced_accuracy", "cbdir", "minutes"),
     settings=SETTINGS,
+    after=(fits.stage.title,),
 )
 
 

@@ -163,7 +163,8 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     }
 
 
-stage = Stage(run_job, NAMES, ("d2", "cosine", "cosine_reference_γ", "accuracy"))
+SHOWN = ("d2", "cosine", "cosine_reference_γ", "accuracy")
+stage = Stage(run_job, NAMES, SHOWN, after=(fits.stage.title,))
 
 
 def _trained(known, split, profile: str, seed: int, input: str = "total", **kwargs) -> SplicedVAE:

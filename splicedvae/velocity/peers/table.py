@@ -19,10 +19,10 @@ from anndata import AnnData
 from tqdm.auto import tqdm
 
 from ... import data
-from ...counts import get_layer, named_layers, total_counts
+from ...counts import get_layer
 from ...model import SplicedVAE
 from ..baselines import velocity_baselines
-from ..field import embed, fit, project
+from ..field import embed, embed_parts, fit, project
 from ..metrics import (
     _cosine,
     cell_cosine,
@@ -190,16 +190,8 @@ def held_out(
     """
     if truth is not None:
         get_layer(adata, truth)  # says which layers there are, where this one is missing
-    whole = AnnData(total_counts(adata), obs=adata.obs, var=adata.var, layers=named_layers(adata))
-    whole.layers["total"] = whole.X.copy()
-    embed(whole, overwrite=True)
-    parts = []
-    for positions in (train, test):
-        part = whole[positions].copy()
-        embed(part, umap=False, overwrite=True)
-        parts.append(part)
-    known, reference = (part.copy() for part in parts)
-    test, counted, unit = parts[1], None, known
+    known, test = embed_parts(adata, train, test)
+    reference, counted, unit = test.copy(), None, known
     for part in (known, reference):
         fit(part)
     if truth is not None:
