@@ -204,7 +204,11 @@ def execute_all(calls: list[tuple]) -> list[dict]:
 
     Their facts come back in the order of the calls.
     """
-    pool = ProcessPoolExecutor(min(os.cpu_count() or 1, 4), get_context("spawn"))
+    cores = os.cpu_count() or 1
+    workers = min(cores, 4)
+    threads = str(cores // workers)  # more threads than cores wait for each other
+    os.environ |= {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
+    pool = ProcessPoolExecutor(workers, get_context("spawn"))
     with pool, tqdm(total=len(calls), desc="chapters", unit="chapter") as bar:
         running = [pool.submit(execute, *call) for call in calls]
         try:
