@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -271,14 +272,21 @@ def sources(module: str) -> dict[str, str]:
     while ahead:
         name = ahead.pop()
         path = _path(name)
-        tree = ast.parse(path.read_text())
-        ahead |= set(_imports(name, path, tree)) - found.keys() - {name, RUNNER}
-        for node in ast.walk(tree):
-            documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            if documented and ast.get_docstring(node):
-                node.body = node.body[1:]
-        found[name] = ast.dump(tree)
+        found[name], imported = _source(name, path, path.read_text())
+        ahead |= imported - found.keys() - {RUNNER}
     return found
+
+
+@cache
+def _source(module: str, path: Path, text: str) -> tuple[str, frozenset[str]]:
+    """A module's syntax tree, written out without docstrings, and the modules that it imports."""
+    tree = ast.parse(text)
+    imported = frozenset(_imports(module, path, tree))
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        if documented and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return ast.dump(tree), imported
 
 
 def _path(module: str) -> Path | None:
