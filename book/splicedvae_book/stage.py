@@ -136,7 +136,8 @@ class Stage:
         The jobs' results by seed and name, each with ``seed``, ``name`` and ``seconds``.
         """
         names = self.names if names is None else tuple(names)
-        _do([(self, self.missing(adata, profile, results, names))], adata, profile, results)
+        jobs = [(self, self.missing(adata, profile, results, names))]
+        _do(jobs, adata, profile, results, self.alone)
         folder = self.folder(results, adata, profile)
         return [_read(folder, *job) for job in self._jobs(profile, names)]
 
@@ -198,9 +199,10 @@ def run_all(
         ahead = {stage.title for stage in left}
         ready = [stage for stage in left if not ahead & set(stage.after)]
         left = [stage for stage in left if stage not in ready]
-        for alone in (False, True):
-            wave = [stage for stage in ready if stage.alone == alone]
-            _do([(s, s.missing(adata, profile, results)) for s in wave], adata, profile, results)
+        for alone in (False, True):  # a smoke run measures nothing, times neither
+            wave = [s for s in ready if (s.alone and profile != "smoke") == alone]
+            jobs = [(s, s.missing(adata, profile, results)) for s in wave]
+            _do(jobs, adata, profile, results, alone)
 
 
 def _do(
@@ -208,6 +210,7 @@ def _do(
     adata: AnnData,
     profile: str,
     results: str | os.PathLike,
+    alone: bool,
 ) -> None:
     """Do jobs in as many processes as fill the machine; one at a time if they measure time."""
     missing = [(stage, jobs) for stage, jobs in missing if jobs]
@@ -217,8 +220,7 @@ def _do(
         folder.mkdir(parents=True, exist_ok=True)
         calls += [joblib.delayed(stage._work)(adata, profile, *job, folder) for job in jobs]
     if calls:
-        n_jobs = _n_jobs(any(stage.alone for stage, _ in missing))
-        parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+        parallel = joblib.Parallel(n_jobs=_n_jobs(alone), return_as="generator_unordered")
         title = ", ".join(stage.title for stage, _ in missing)
         for _ in tqdm(parallel(calls), total=len(calls), desc=title, unit="job"):
             pass
