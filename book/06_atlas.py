@@ -434,8 +434,15 @@ lab.profiles.finding(
 
 # %% [markdown]
 # A real test would need nuclei with both modalities, counted with introns, and a table of open
-# chromatin by gene, such as the gene activities of `muon` or `snapatac2`. Everything else is here:
-# put that table into a layer, and name it.
+# chromatin by gene, such as the gene activities of `muon` or `snapatac2`. The rest is here.
+# `sv.data.add_modality` brings such a table to the cells and genes of the counts by their names,
+# and `sv.data.read` does so for both parts of an `h5mu` file:
+#
+# ```python
+# adata = sv.data.read("velocyto/sample.loom")
+# sv.data.add_modality(adata, activity)  # cells × genes, from snapatac2.pp.make_gene_matrix
+# sv.SplicedVAE.setup_anndata(adata, modality_layer="chromatin")
+# ```
 #
 # ## What ten million cost
 #

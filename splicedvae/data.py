@@ -23,6 +23,7 @@ from .counts import checked_layers, named_layers, tell_missing_form
 from .simulate import futures_true, simulate
 
 __all__ = [  # noqa: F822, see below
+    "add_modality",
     "check",
     "futures_true",
     "larry",
@@ -50,6 +51,7 @@ ENVIRONMENT_VARIABLE = "SPLICEDVAE_DATA"
 # Imported when first asked for: the book's fits depend on all that this module imports, and none of
 # them needs to be made anew when a reader learns another format.
 _LATE = {
+    "add_modality": ".multiome",
     "check": ".checkup",
     "larry": ".futures.larry",
     "read": ".readers",

@@ -25,6 +25,7 @@ from scipy import sparse
 
 from .data import file_of_its_kind
 from .head import one_of
+from .multiome import read_h5mu
 
 logger = logging.getLogger("splicedvae")
 
@@ -70,7 +71,7 @@ PLACES = (
 )
 EXPECTED = (
     "a velocyto loom; the output folder of kb-python, alevin-fry or STARsolo; a Cell Ranger matrix "
-    "(h5 or folder); or h5ad or zarr"
+    "(h5 or folder); or h5ad, h5mu or zarr"
 )
 
 
@@ -85,7 +86,8 @@ def read(path: str | Path, ambiguous: Ambiguous = "spliced") -> AnnData:
     - alevin-fry and simpleaf: the folder with ``quant.json``, or its ``alevin``; ``quants.h5ad``;
     - STARsolo: ``Solo.out``, its ``Velocyto``, or a folder in it;
     - Cell Ranger: ``.h5``, or the folder with ``matrix.mtx.gz``; these are totals only;
-    - h5ad and zarr of any of these, or your own.
+    - h5ad and zarr of any of these, or your own; MuData's h5mu, of which a modality of genes, such
+      as gene activities, becomes a layer, see :func:`add_modality`.
 
     A folder that holds one of these folders will do. Where a tool has written counts of called
     cells and of all barcodes, the called cells are read; barcodes without any count are left out
@@ -191,6 +193,8 @@ def _kind_of_file(file: Path) -> tuple[str, Callable[[Path], AnnData]]:
         )
     if {"row_attrs", "col_attrs"} <= names:
         return "loom", _loom
+    if {"mod", "obs"} <= names:
+        return "h5mu", _h5mu
     if {"obs", "var"} <= names:
         return "h5ad", _h5ad
     if tables:
@@ -212,6 +216,11 @@ def _h5ad(file: Path) -> AnnData:
     with file_of_its_kind(file, "h5ad"):
         cells = anndata.io.read_h5ad(file)
     return _usa(_indexed(cells))
+
+
+def _h5mu(file: Path) -> AnnData:
+    forms = {name for names in FORMS.values() for name in names}
+    return _indexed(read_h5mu(file, forms))
 
 
 def _zarr(folder: Path) -> AnnData:

@@ -1,11 +1,17 @@
 """A second modality beside the counts: read, standardised, missing in some cells or in a query."""
 
+import warnings
+
+import mudata
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from anndata import AnnData
 from scipy import sparse
 
 import splicedvae as sv
+from splicedvae.counts import named_layers
 from splicedvae.head import Features, HierarchicalLinear, PenalisedLinear, measured_modality
 
 
@@ -139,3 +145,75 @@ def test_measured_in_no_training_cell(chromatin, parts):
     late = np.arange(chromatin.n_obs)[-60:]
     with pytest.raises(ValueError, match="none of the training cells"):
         trained(chromatin, (late[:40], late[40:]))
+
+
+# --- bringing a modality to the cells ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """Simulated cells, and their chromatin as another tool would hold it: in another order, with
+    genes by id and version, one cell and one gene short, and others that the counts lack."""
+    cells = sv.simulate.simulate(60, 30, chromatin=True)
+    truth = cells.layers.pop("chromatin").toarray()
+    cells.var["gene_ids"] = [f"ENSMUSG{i:011d}" for i in range(30)]
+    rng = np.random.default_rng(0)
+    rows, columns = rng.permutation(60)[:59], rng.permutation(30)[:29]
+    other = AnnData(
+        np.pad(truth[np.ix_(rows, columns)], ((0, 1), (0, 1)), constant_values=9).astype("float32"),
+        obs=pd.DataFrame(index=[*cells.obs_names[rows], "a stranger"]),
+        var=pd.DataFrame(
+            index=[*(cells.var["gene_ids"].iloc[columns] + ".3"), "ENSMUSG99999999999"]
+        ),
+    )
+    expected = np.zeros_like(truth)
+    expected[np.ix_(rows, columns)] = truth[np.ix_(rows, columns)]
+    return cells, other, expected
+
+
+def test_a_modality_is_brought_by_names(measured, tmp_path):
+    cells, other, expected = measured
+    added = cells.copy()
+    sv.data.add_modality(added, other)
+    np.testing.assert_array_equal(added.layers["chromatin"].toarray(), expected)
+    assert set(added.layers) - {None} == {*named_layers(cells), "chromatin"}
+    sv.SplicedVAE.setup_anndata(added, modality_layer="chromatin")
+    # the same from one file, beside peaks, which are no genes
+    peaks = AnnData(np.ones((60, 4)), obs=cells.obs[[]], var=pd.DataFrame(index=[*"abcd"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        held = mudata.MuData({"rna": cells.copy(), "activity": other.copy(), "atac": peaks})
+        held.write_h5mu(tmp_path / "cells.h5mu")
+    read = sv.data.read(tmp_path / "cells.h5mu")
+    assert "atac" not in read.layers and read.uns["provenance"]["format"] == "h5mu"
+    np.testing.assert_array_equal(read.layers["activity"].toarray(), expected)
+    for form in ("spliced", "unspliced"):
+        assert (read.layers[form] != cells.layers[form]).nnz == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda cells, other: cells.layers.update(chromatin=cells.X), "already"),
+        (lambda cells, other: setattr(other, "obs_names", [f"x{i}" for i in range(60)]), "No cell"),
+        (lambda cells, other: setattr(other, "var_names", [f"x{i}" for i in range(30)]), "Peaks"),
+        (lambda cells, other: setattr(other, "obs_names", ["x"] * 60), "twice"),
+        (lambda cells, other: other.X.__setitem__((0, 0), np.inf), "infinite"),
+    ],
+)
+def test_what_can_not_be_brought(measured, spoil, says):
+    cells, other = (held.copy() for held in measured[:2])
+    spoil(cells, other)
+    before = set(cells.layers)
+    with pytest.raises(ValueError, match=says):
+        sv.data.add_modality(cells, other)
+    assert set(cells.layers) == before
+
+
+def test_a_mudata_file_without_counts(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parts = {name: AnnData(np.ones((3, 2)), obs=pd.DataFrame(index=[*"abc"])) for name in "pq"}
+        mudata.MuData(parts).write_h5mu(tmp_path / "cells.h5mu")
+    with pytest.raises(ValueError, match=r"modalities .*'p', 'q'.* called rna"):
+        sv.data.read(tmp_path / "cells.h5mu")
