@@ -67,7 +67,7 @@ def run_job(adata: AnnData | None, profile: str, seed: int, name: str, folder: P
     scvi.settings.seed = seed
     SplicedVAE.setup_anndata(cells)
     model = SplicedVAE(cells)
-    model.train(PROFILES[profile].max_epochs, split=(train, val), enable_progress_bar=False)
+    model.train(**PROFILES[profile].training, split=(train, val))
     ratio = model.get_splicing_ratio(indices=test, return_numpy=True)
     return {"rows": _rows(ratio, *(cells[part].copy() for part in (train, val, test)), seed)}
 

@@ -146,7 +146,7 @@ def _trained(adata, train, val, fit: Fit, profile: str, seed: int):
         while (adata.layers["total"][:, order[:kept]].sum(axis=1) == 0).any():
             kept += 1  # no cell may be left without counts
         adata = adata[:, np.sort(order[:kept])].copy()
-    epochs = PROFILES[profile].max_epochs
+    setting = PROFILES[profile]
     if fit.splicing is None:
         scvi.model.SCVI.setup_anndata(adata, layer="total")
         # as SplicedVAE's own defaults, for the comparison is of heads
@@ -158,16 +158,16 @@ def _trained(adata, train, val, fit: Fit, profile: str, seed: int):
         )
         rest = np.setdiff1d(np.arange(adata.n_obs), np.concatenate([train, val]))
         model.train(
-            epochs,
+            setting.max_epochs,
             datasplitter_kwargs={"external_indexing": [train, val, rest]},
-            plan_kwargs=kl_warmup(epochs),
+            plan_kwargs=kl_warmup(setting.max_epochs) | {"lr": setting.lr},
             check_val_every_n_epoch=1,
             enable_progress_bar=False,
         )
     else:
         SplicedVAE.setup_anndata(adata)
         model = SplicedVAE(adata, **fit.splicing)
-        model.train(epochs, split=(train, val), enable_progress_bar=False)
+        model.train(**setting.training, split=(train, val))
     return model
 
 

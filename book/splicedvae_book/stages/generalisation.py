@@ -86,7 +86,7 @@ stage = Stage(run_job, NAMES, ("d2", "within_gene_r"), settings=SETTINGS)
 
 def _cell_types(adata: AnnData, profile: str, seed: int, name: str):
     """Yield each large cluster of the pancreas and the scores of its cells."""
-    epochs, setting = PROFILES[profile].max_epochs, SETTINGS[profile]
+    training, setting = PROFILES[profile].training, SETTINGS[profile]
     clusters, parts = adata.obs["clusters"].to_numpy(), data.split(adata, seed=seed)
     for group in adata.obs["clusters"].value_counts().index[: setting["groups"]]:
         there = clusters == group
@@ -97,7 +97,7 @@ def _cell_types(adata: AnnData, profile: str, seed: int, name: str):
         scvi.settings.seed = seed
         SplicedVAE.setup_anndata(own)
         model = SplicedVAE(own)
-        model.train(epochs, split=(train, val), enable_progress_bar=False)
+        model.train(**training, split=(train, val))
         yield group, compare(own, model, (train, val, new, test), seed, setting["updates"])
 
 

@@ -86,7 +86,7 @@ def run_job(adata: AnnData | None, profile: str, seed: int, name: str, folder: P
         layer = None if modality is None else "chromatin"
         SplicedVAE.setup_anndata(cells, modality_layer=layer)
         model = SplicedVAE(cells)
-        model.train(PROFILES[profile].max_epochs, split=(train, val), enable_progress_bar=False)
+        model.train(**PROFILES[profile].training, split=(train, val))
         ratio = model.get_splicing_ratio(indices=test, return_numpy=True)
         field = fields.from_ratio(query, ratio, seed=seed)
         cosine = float(metrics.cell_cosine(truth, field, scale).mean())

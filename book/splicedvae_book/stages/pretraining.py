@@ -104,8 +104,8 @@ def pretrain(adata: AnnData, cells: np.ndarray, profile: str, seed: int, path: P
     scvi.settings.seed = seed
     scvi.model.SCVI.setup_anndata(own, layer="total")
     model = scvi.model.SCVI(own, **CENSUS)
-    warmup = kl_warmup(setting.max_epochs)
-    model.train(setting.max_epochs, plan_kwargs=warmup, enable_progress_bar=False)
+    plan = kl_warmup(setting.max_epochs) | {"lr": setting.lr}
+    model.train(setting.max_epochs, plan_kwargs=plan, enable_progress_bar=False)
     model.save(str(path.parent), overwrite=True)
     return path
 
@@ -151,9 +151,9 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
         checkpoint, ids = fetched
         origin, files = f"Census, {census.DEFAULT_RELEASE}", []
         train = np.concatenate([train, before])
-    epochs, rows, curves = PROFILES[profile].max_epochs, {}, {}
+    setting, rows, curves = PROFILES[profile], {}, {}
     # genes and gene mean are the same for all sizes: else neither ELBO nor D² could be compared
-    own = data.prepare(adata, n_top_genes=PROFILES[profile].n_top_genes, fit_on=train)
+    own = data.prepare(adata, n_top_genes=setting.n_top_genes, fit_on=train)
     matched = census.match(own, checkpoint.genes, ids)
     SplicedVAE.setup_anndata(matched)
     scorer = Scorer(matched, train, test, seed)
@@ -161,12 +161,13 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
         cells = train[:size]
         if size is not None and 1.5 * size > len(train):
             continue  # a thinned run
-        length = min(2 * epochs, round(epochs * len(train) / len(cells)))
+        times = min(2, len(train) / len(cells))
+        length = round(setting.max_epochs * times)
         for start, make in (STARTS | (VARIANTS if size == VARIED else {})).items():
             scvi.settings.seed = seed
             model = make(matched, checkpoint)
             begin = time.perf_counter()
-            model.train(length, split=(cells, val), enable_progress_bar=False)
+            model.train(**setting.training | {"max_epochs": length}, split=(cells, val))
             key = f"{start}, {len(cells)}"
             seconds = time.perf_counter() - begin
             curves[key] = _curves(model, scorer.mean, val) | {"seconds": seconds}

@@ -172,7 +172,7 @@ def _trained(known, split, profile: str, seed: int, input: str = "total", **kwar
     known = known.copy()
     SplicedVAE.setup_anndata(known, input=input)
     model = SplicedVAE(known, **kwargs)
-    model.train(PROFILES[profile].max_epochs, split=split, enable_progress_bar=False)
+    model.train(**PROFILES[profile].training, split=split)
     return model
 
 

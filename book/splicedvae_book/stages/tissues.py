@@ -29,7 +29,6 @@ from splicedvae.ratios._entries import clipped
 from splicedvae.ratios.ceilings import fit_concentration
 from splicedvae.ratios.regression import gene_offsets
 
-from ..profiles import PROFILES
 from ..stage import Stage
 
 FORMS = "spliced", "unspliced"
@@ -44,11 +43,12 @@ VALIDATE = 0.15  # of the cells of the sources
 CALIBRATED = (20, 50, 200)  # cells of the target whose spliced and unspliced counts are known
 WITH_BATCH = ", library as batch"
 #: ``cells`` of each set, at most; whether a model is also told the library (``batch``); ``curve``:
-#: training cells of the target, beside all of them.
+#: training cells of the target, beside all of them; ``epochs`` of each training, as many as in full
+#: also in standard, since these sets are small.
 SETTINGS = {
-    "smoke": {"cells": 150, "batch": False, "curve": ()},
-    "standard": {"cells": None, "batch": False, "curve": (100, 250, 500)},
-    "full": {"cells": None, "batch": True, "curve": (100, 250, 500)},
+    "smoke": {"cells": 150, "batch": False, "curve": (), "epochs": 12},
+    "standard": {"cells": None, "batch": False, "curve": (100, 250, 500), "epochs": 150},
+    "full": {"cells": None, "batch": True, "curve": (100, 250, 500), "epochs": 150},
 }
 
 
@@ -75,7 +75,7 @@ def run_job(adata: AnnData | None, profile: str, seed: int, name: str, folder: P
     setting = SETTINGS[profile]
     sets = {k: _thinned(v, setting["cells"]) for k, v in data.tissues().items()}
     simulated = any(cells.uns["provenance"]["simulated"] for cells in sets.values())
-    epochs = PROFILES[profile].max_epochs
+    epochs = setting["epochs"]
     if name.startswith(OWN):
         target = name.removeprefix(OWN)
         rows = _own(sets[target], target, epochs, seed, setting["curve"])
