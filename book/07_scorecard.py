@@ -128,6 +128,24 @@ others[["ours", "baseline", "null", "ceiling", "verdict"]]
 # stronger word.
 # :::
 #
+# ## The paper's figures
+#
+# Every panel of the paper has its counterpart here, from our own runs:
+#
+# | panel | what it shows | here |
+# | --- | --- | --- |
+# | 1A, 1B | two ways from counts to arrows | {numref}`fig-pipelines`; the network in {numref}`fig-architecture` |
+# | 2A | which cell type comes from which | {numref}`fig-hierarchy` |
+# | 2B, 3G | latents of scVI, of a subset of the genes, and of SplicedVAE | {numref}`fig-umap` |
+# | 2C, 2D, 2F | trajectories without velocity | {numref}`fig-latent` |
+# | 2E, 3B, 3C, 3D, 3E | curves of the training | {numref}`fig-curves` |
+# | 3A | ratios by gene and cell type | {numref}`fig-ratios` |
+# | 3F, 3J | cosines of cells, and where arrows point | {numref}`fig-cells` |
+# | 3H, 3I | streamlines | {numref}`fig-streams` |
+# | 3K | accuracies of directions | {numref}`fig-accuracies` |
+# | 3L | a gene's velocity | {numref}`fig-gene` |
+# | 3M | a map of transitions | {numref}`fig-paga` |
+#
 # ## Which target could it have been?
 #
 # The paper's two figures for the ratios, {term}`RMSE` 0.1271 and r = 0.67, constrain each other.

@@ -8,7 +8,7 @@ from .data import (
     ratio_by_cluster,
     switched_on_and_off,
 )
-from .diagrams import architecture, splicing_diagram
+from .diagrams import architecture, hierarchy, pipelines, residual, splicing_diagram
 from .futures import fans, fate_triangle, reliability_curve
 from .peers import cosine_and_cbdir, ideas
 from .search import parallel_coordinates, search_history, shrinkage, slices
@@ -52,14 +52,17 @@ __all__ = [
     "gene_differences",
     "gene_overlap",
     "gene_velocity",
+    "hierarchy",
     "history",
     "ideas",
     "mixing",
     "parallel_coordinates",
     "phase_portrait",
+    "pipelines",
     "ratio_against_depth",
     "ratio_by_cluster",
     "reliability_curve",
+    "residual",
     "scores_over_seeds",
     "search_history",
     "shares_by_rank",

@@ -10,6 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.patheffects import withStroke
 from scipy.special import i0e
 from scipy.stats import gaussian_kde
 
@@ -30,6 +31,15 @@ def _frame(ax: Axes, points: np.ndarray) -> None:
     ax.spines[:].set_visible(False)
 
 
+def _named(ax: Axes, points: np.ndarray, labels: pd.Series, above: float = 0) -> None:
+    """Write each cluster's name in its middle, or some points above it."""
+    middle = pd.DataFrame(points).groupby(labels.to_numpy(), observed=True).median()
+    style = {"ha": "center", "va": "bottom" if above else "center", "size": 9, "zorder": 5}
+    halo = {"path_effects": [withStroke(linewidth=3, foreground="white")]}
+    for name, place in middle.iterrows():
+        ax.annotate(name, place, (0, above), textcoords="offset points", **style, **halo)
+
+
 def _coloured(points: np.ndarray, values: np.ndarray, label: str, ax: Axes | None, **style) -> Axes:
     """Cells coloured by a number, the largest on top."""
     ax = _panel(ax)
@@ -47,7 +57,7 @@ def stream(
     cluster_key: str = "clusters",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw streamlines of a velocity among the cells, by scVelo (the paper, Fig. 3H and I).
+    """Draw streamlines of a velocity among named cells, by scVelo (the paper, Fig. 3H and I).
 
     Parameters
     ----------
@@ -67,6 +77,7 @@ def stream(
     points, arrows = (np.asarray(adata.obsm[k])[:, :2] for k in (f"X_{basis}", f"{vkey}_{basis}"))
     ax = _panel(ax)
     _by_cluster(ax, points, adata.obs[cluster_key], s=14, alpha=0.5)
+    _named(ax, points, adata.obs[cluster_key])
     cells = AnnData(obs=adata.obs[[]], obsm={f"X_{basis}": points})  # scVelo writes colours
     style = {"density": 1.2, "linewidth": 0.9, "arrow_size": 0.8, "arrow_color": INK}
     given = {"basis": basis, "V": arrows, "vkey": vkey, "size": 0, "title": ""}
@@ -242,8 +253,9 @@ def transitions(
     for dots in list(ax.collections):
         name, centre = dots.get_label(), np.median(np.asarray(dots.get_offsets()), axis=0)
         dots.set_label("")
-        ax.scatter(*centre, s=170, color=COLOURS.get(name, INK), ec="white", label=name, zorder=3)
+        ax.scatter(*centre, s=170, color=COLOURS.get(name, INK), ec="white", zorder=3)
         centres[name] = centre
+    _named(ax, coordinates, labels, 8)
     widths = 0.5 + 4 * confidence / confidence.to_numpy().max()
     style = {"arrowstyle": "-|>", "mutation_scale": 15, "color": INK, "zorder": 4}
     bend = {"shrinkA": 7, "shrinkB": 8, "connectionstyle": "arc3,rad=0.1"}
