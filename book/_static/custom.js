@@ -1,6 +1,7 @@
 // What scrolls by itself can be scrolled by keyboard too.
 function reachable() {
-  for (const box of document.querySelectorAll("mjx-container[display='true'], .idea"))
+  const boxes = "mjx-container[display='true'], .idea, figure, .cell_output";
+  for (const box of document.querySelectorAll(boxes))
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
 }
 
