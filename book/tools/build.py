@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -283,11 +284,32 @@ def copy_tree(executed: Path) -> None:
         config["parse"]["myst_substitutions"]["pdf"] = link
     else:  # unreachable inventories would fail a strict build
         sphinx.pop("intersphinx_mapping", None)
+    (executed / "book" / "misconceptions.md").write_text(misconceptions())
     sphinx |= mathjax.install(executed / "book" / "_static")
     contents = toc()
     contents["parts"][-1]["chapters"].append({"file": "book/status"})
     for name, value in (("_config.yml", config), ("_toc.yml", contents)):
         (executed / name).write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def misconceptions() -> str:
+    """Return a page with the wrong answers that the course's tests are held against."""
+    lines = [
+        "# Common misconceptions\n",
+        "What students get wrong, by assignment and question. Each of these is an answer that the "
+        "tests are held against when the assignments are written: *visible* ones a student sees at "
+        "once, *hidden* ones cost the second point. Read a question's list before you teach it.\n",
+    ]
+    for file in sorted((ROOT / "tests" / "assignments").glob("*.py")):
+        master = (ROOT / "book" / "assignments" / file.name).read_text()
+        lines.append("## " + re.search(r"^# # (.+)$", master, re.M)[1] + "\n")
+        titles = dict(re.findall(r"^# ## Question (\d+): (.+)$", master, re.M))
+        answers = re.findall(r"^# %% q(\d+) (visible|hidden): (.+)$", file.read_text(), re.M)
+        for question, title in titles.items():
+            lines.append(f"**{question}. {title}**\n")
+            wrong = [(kind, what) for number, kind, what in answers if number == question]
+            lines += [f"- {what} ({kind})" for kind, what in wrong] + [""]
+    return "\n".join(lines)
 
 
 def peak_memory_gib() -> float:
