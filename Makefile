@@ -17,7 +17,7 @@ EXTRAS  := atlas,book,peers,search,test,velocity
 COURSE  := $(VENV)-course
 
 .DEFAULT_GOAL := help
-.PHONY: help install book results notebooks pdf assignments links lint test test-all bench constraints clean
+.PHONY: help install book results notebooks pdf slides assignments links lint test test-all bench constraints clean
 
 help:          ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,9 @@ notebooks: $(STAMP) ## write book/*.ipynb anew from book/*.py
 
 pdf: $(STAMP) ## print the book that was built as one PDF (needs Chromium or Chrome)
 	@$(BIN)/python book/tools/pdf.py
+
+slides: $(STAMP) ## slides of the chapters of the book that was built
+	@$(BIN)/python book/tools/slides.py
 
 # otter-grader can't be installed beside cellrank: its environment is laid over the other one.
 $(COURSE)/.installed: $(STAMP) requirements-course.txt

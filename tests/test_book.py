@@ -15,6 +15,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 import plain
+import slides
 from colab import SITE
 
 pytestmark = pytest.mark.publishing
@@ -46,7 +47,9 @@ def executed(build: Path, name: str) -> nbformat.NotebookNode:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*CHAPTERS, "intro", "glossary", "api", "references", "status"])
+@pytest.mark.parametrize(
+    "name", [*CHAPTERS, "intro", "glossary", "api", "references", "status", "misconceptions"]
+)
 def test_page_exists(smoke, name):
     assert len(article(smoke, name).get_text(" ", strip=True)) > 200
 
@@ -60,6 +63,16 @@ def test_every_figure_has_a_text_for_those_who_do_not_see_it(smoke, name):
         alt = image.get("alt", "").strip()
         assert len(alt) > 15, f"alt text {alt!r}"
         assert not alt.endswith((".png", ".svg", ".jpg")) and "_images/" not in alt
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_slides_hold_goals_figures_and_questions(smoke, name):
+    chapter = executed(smoke, name)
+    title, made = slides.slides(chapter, name)
+    figures = [cell for cell in chapter.cells if slides.image(cell)]
+    assert made[0] == f"# {title}" and slides.GOALS in made[1] and slides.QUESTIONS in made[-1]
+    assert sum("<img" in text and "Note: " in text for text in made) == len(figures) > 0
 
 
 @pytest.mark.slow

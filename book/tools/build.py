@@ -284,7 +284,8 @@ def copy_tree(executed: Path) -> None:
         config["parse"]["myst_substitutions"]["pdf"] = link
     else:  # unreachable inventories would fail a strict build
         sphinx.pop("intersphinx_mapping", None)
-    (executed / "book" / "misconceptions.md").write_text(misconceptions())
+    if answers := sorted((ROOT / "tests" / "assignments").glob("*.py")):
+        (executed / "book" / "misconceptions.md").write_text(misconceptions(answers))
     sphinx |= mathjax.install(executed / "book" / "_static")
     contents = toc()
     contents["parts"][-1]["chapters"].append({"file": "book/status"})
@@ -292,7 +293,7 @@ def copy_tree(executed: Path) -> None:
         (executed / name).write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
-def misconceptions() -> str:
+def misconceptions(answers: list[Path]) -> str:
     """Return a page with the wrong answers that the course's tests are held against."""
     lines = [
         "# Common misconceptions\n",
@@ -300,14 +301,14 @@ def misconceptions() -> str:
         "tests are held against when the assignments are written: *visible* ones a student sees at "
         "once, *hidden* ones cost the second point. Read a question's list before you teach it.\n",
     ]
-    for file in sorted((ROOT / "tests" / "assignments").glob("*.py")):
+    for file in answers:
         master = (ROOT / "book" / "assignments" / file.name).read_text()
         lines.append("## " + re.search(r"^# # (.+)$", master, re.M)[1] + "\n")
         titles = dict(re.findall(r"^# ## Question (\d+): (.+)$", master, re.M))
-        answers = re.findall(r"^# %% q(\d+) (visible|hidden): (.+)$", file.read_text(), re.M)
+        given = re.findall(r"^# %% q(\d+) (visible|hidden): (.+)$", file.read_text(), re.M)
         for question, title in titles.items():
             lines.append(f"**{question}. {title}**\n")
-            wrong = [(kind, what) for number, kind, what in answers if number == question]
+            wrong = [(kind, what) for number, kind, what in given if number == question]
             lines += [f"- {what} ({kind})" for kind, what in wrong] + [""]
     return "\n".join(lines)
 
