@@ -27,6 +27,7 @@ book_build = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(book_build)
 
 CHAPTERS = [source.stem for source in book_build.chapters()]
+PAGES = ("intro", "quickstart", "misconceptions", "glossary", "api", "references", "status")
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess:
