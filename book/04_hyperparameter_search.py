@@ -226,6 +226,22 @@ _ = lab.plots.parallel_coordinates(
 )
 
 # %% [markdown]
+# The same for either study, to play with. The line under your pointer stands out and says its
+# values:
+
+# %% tags=["remove-input"]
+lab.plots.switched_lines(
+    {
+        title: (
+            tables[name].loc[gains[name].index, list(grid)],
+            gains[name],
+            list(sv.search.top(studies[name])),
+        )
+        for name, title in (("grid", "the grid"), ("tpe", "TPE"))
+    }
+)
+
+# %% [markdown]
 # One parameter at a time, over both studies:
 
 # %% mystnb={"image": {"alt": "Eight small panels, one for each hyperparameter, with the gain over the gene mean of every complete configuration and the median for each value or third of a range."}, "figure": {"caption": "Slices: every complete configuration of both studies; orange bars are medians. Values far below zero are drawn at the edge.", "name": "fig-slices"}}

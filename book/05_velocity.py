@@ -452,6 +452,17 @@ whose = {"true counts": "truth", "gene mean (null)": "null"}
 _ = lab.plots.field_angles(angles, whose, figure.add_subplot(1, 2, 2, projection="polar"))
 
 # %% [markdown]
+# Single arrows, to play with: choose a field, and point at a cell to read its cosine.
+
+# %% tags=["remove-input"]
+lab.plots.switched_fields(
+    bench.test.obsm["X_umap"],
+    bench.test.obs["clusters"],
+    arrows,
+    {name: cosines[name] for name in ("SplicedVAE", "gene mean")},
+)
+
+# %% [markdown]
 # ## Four directions, and 88 %
 #
 # Velo-Predictor {cite:p}`Wang2021` predicts the quadrant of a cell's arrow directly, by gradient

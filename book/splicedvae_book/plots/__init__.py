@@ -10,6 +10,7 @@ from .data import (
 )
 from .diagrams import architecture, hierarchy, pipelines, residual, splicing_diagram
 from .futures import fans, fate_triangle, reliability_curve
+from .interactive import switched_fields, switched_lines
 from .peers import cosine_and_cbdir, ideas
 from .search import parallel_coordinates, search_history, shrinkage, slices
 from .style import BLUE, COLOURS, GREEN, INK, ORANGE, ROLES, use_style
@@ -70,6 +71,8 @@ __all__ = [
     "slices",
     "splicing_diagram",
     "stream",
+    "switched_fields",
+    "switched_lines",
     "switched_on_and_off",
     "transitions",
     "uncertainty",
