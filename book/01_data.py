@@ -450,7 +450,8 @@ lab.profiles.finding(
 # types, with equation {eq}`eq-kinetics` as the law of every gene. How like the real thing is it? We
 # compare the cells at hand with a simulation in depth, in sparsity, in the unspliced share and in
 # {term}`overdispersion`. Totals are overdispersed by their excess over the Poisson variance,
-# relative to the squared mean; ratios by $\varphi$ above.
+# relative to the squared mean; ratios by $\varphi$ above, which is $1/(1 + c)$ for a
+# {term}`concentration` $c$.
 
 
 # %%

@@ -282,8 +282,8 @@ pd.DataFrame(lowest).T.rename_axis("p̂ with the lowest loss", axis=1).round(2)
 # Most entries that hold anything hold one or two molecules ({numref}`fig-depth` in
 # {doc}`chapter 1 <01_data>`), so the absolute error learns to say 1 for most genes. Binomial and
 # squared error both aim at $p$, but not with the same care. The binomial counts molecules: an entry
-# with forty weighs forty times as much as one with a single one, as it should, being that much
-# better known. The squared error counts entries, and listens to the noisiest just as closely.
+# with forty weighs forty times as much as one with a single one, as it should if molecules are independent
+# (whether they are is asked below). The squared error counts entries, and listens to the noisiest just as closely.
 #
 # Where $n = 0$ there is no ratio and there must be no loss. Writing $r = 0$ there would teach the
 # head that genes without counts are unspliced. So these entries are masked: no loss, and no
@@ -362,7 +362,7 @@ lab.profiles.finding(
 # %% [markdown]
 # ## What few molecules can tell, and what many genes know
 #
-# In the head, a gene has some fifty weights: one for each latent dimension, one for each component,
+# In the head, a gene has 51 weights: one for each of 20 latent dimensions and of 30 components, and
 # one for its own count. (We call them *slopes* too, as in any regression.) Can its molecules tell
 # them? Take a gene with 100 molecules, of which 80 are spliced, and one feature of variance 1. The
 # gene tells its slope with a standard error of $1/\sqrt{100 \cdot 0.8 \cdot 0.2} = 0.25$. The slopes
@@ -558,7 +558,7 @@ show(HierarchicalLinear.forward)
 #
 # All training cells share the weights. So the price of the weights is divided by the number $N$ of
 # training cells. (It counts only those in which both forms were seen, since the others say nothing
-# of ratios.) With 2,000 training cells, a minibatch of 100 bears a twentieth of it.
+# of ratios.) With 2,000 training cells, the sum over a minibatch of 100 bears a twentieth of it.
 
 # %%
 show(SplicedVAEModule.loss)

@@ -84,7 +84,8 @@ print(f"{len(jobs)} jobs: {len(seeds)} seed(s), {epochs} epochs each")
 # %% [markdown]
 # ## What the curves show
 #
-# Four panels, as in the paper's Figures 2E and 3B to E: the bound, the ratio loss, and the Pearson
+# Four panels, as in the paper's Figures 2E and 3B to E: the negative ELBO of both networks, the ratio
+# loss, and the Pearson
 # correlation of predicted with observed ratios. The dashed line in the last panel is what the
 # {term}`gene mean` gets on the same validation cells. There is one model and one loss, so the last
 # point of a curve describes the model that predicts.

@@ -268,7 +268,7 @@ for ax in axes[:, 0]:
 # shape, and one can ask how much its answers vary with each question.
 # :::
 
-# %% mystnb={"image": {"alt": "Bars of the importance of each of the eight hyperparameters in the two studies."}, "figure": {"caption": "Share of the variance of the clipped validation scores that goes with each hyperparameter: where the bar is short, any value does.", "name": "fig-importances"}}
+# %% mystnb={"image": {"alt": "Bars of the importance of each of the eight hyperparameters in the two studies."}, "figure": {"caption": "Share of the variance of the clipped validation scores that goes with each hyperparameter: where the bar is short, the value mattered little among these.", "name": "fig-importances"}}
 importances = pd.DataFrame(
     {
         name: optuna.importance.get_param_importances(

@@ -151,8 +151,8 @@ pd.DataFrame(errors).T
 
 # %% [markdown]
 # What that does to arrows is in the next table, over all seeds, for models and baselines alike:
-# their cosine with the velocity from true counts. Its last column is a second protocol,
-# {term}`reference γ`, in which slopes come from the true counts of training cells.
+# their cosine with the velocity from true counts. Its last column,
+# *training cells' true counts*, is a second protocol, {term}`reference γ`: slopes come from there.
 
 # %% tags=["remove-stderr"]
 jobs = lab.fields.stage.run(adata, profile, results)
@@ -231,7 +231,9 @@ for (name, field), row in zip(shown.items(), axes, strict=True):
 # the right quadrant of the compass, averaged over turns of the compass, since which quadrants a
 # UMAP has is an accident. {term}`CBDir` asks whether cells at the border of a known step, such as
 # Ngn3 high EP → Pre-endocrine, point across it. {term}`Coherence <coherence>` asks whether
-# neighbours agree, which a wrong field can do perfectly well. The *hierarchical regression* is the
+# neighbours agree, which a wrong field can do perfectly well. *Balanced* accuracy gives each
+# quadrant the same weight, and *denoised counts* are the decoder's means in place of the cell's own
+# totals. The *hierarchical regression* is the
 # strongest baseline of the ratios in {doc}`chapter 3 <03_training>`. The last row sets the velocity from
 # one random half of each cell's molecules against that from the other; more on it below.
 
@@ -742,7 +744,8 @@ listed.astype(object).where(listed.notna(), "–")
 # cell. So a model for spliced counts should not read it (`own_total=False`), and unspliced counts
 # should come from the decoder's means (`impute_layers(query, counts="denoised")`); the rows
 # *without own count* do that. (Latent and components hold a trace of each gene's count too, a
-# larger one where few genes make up a component; so read even their D² with some doubt.)
+# larger one where few genes make up a component; so read even their D² with some doubt.) In short:
+# train with `input="spliced"`, without the own count, and take denoised counts.
 
 
 # %% tags=["remove-input"]
@@ -856,7 +859,7 @@ lab.profiles.what_we_found(profile)
 # streamlines that merely look right could tell. How much beyond is in the tables. There the gene
 # mean stands beside it, and the transfer of velocities, which asks for a matched reference and no
 # model. The halves of the same molecules take away the noise that all of them share. The largest
-# single gain came from an oversight: an expectation has no noise, and scVelo's slope counts on
+# single gain came from undoing an oversight: an expectation has no noise, and scVelo's slope counts on
 # noise, of the size that real counts have. And the most useful table is that of the queries: it
 # says for which cells not to draw the picture.
 #

@@ -126,7 +126,7 @@ lab.profiles.finding(
 )
 
 # %% [markdown]
-# That last figure is what the bill will be made of, further down.
+# The number of files that a plan opens decides the bill, further down.
 #
 # A plan is a table, one line per sample: how many cells, and the seed of the order in which its
 # cells are drawn. It can be read, saved, and cut into training and test parts. The cut is by
@@ -268,7 +268,8 @@ plt.show()
 # ## What is left out
 #
 # Now the question. Leave a group of cells out, train on all the others, and predict ratios for the
-# group. What can be known about new cells from elsewhere? Beside the model stand, from elsewhere,
+# group. What can be known about new cells from elsewhere? In the figures, *elsewhere* is what was
+# trained without the group, *there* what was trained on cells of it. Beside the model stand, from elsewhere,
 # the {term}`gene mean`, over which {term}`D²` is counted, a {term}`ridge <ridge penalty>` and the
 # *hierarchical regression* (`sv.baselines.HierarchicalBinomial`, the head without its network).
 # From some of the *new* cells (300 in the published book) come another gene mean, both regressions
@@ -541,14 +542,15 @@ lab.profiles.what_we_found(profile)
 # The road to ten million cells is a matter of files: a plan that is a table, a store that survives,
 # a stream that mixes well enough, a bill that can be foretold. Whether it leads anywhere is another
 # question, and two scores answer it apart. {term}`Within-gene r <within-gene r>` asks which cell of
-# a gene is more spliced than another; there, what was learnt from other cells is worth more than
-# what a few hundred cells of one's own can teach. D² also asks where each gene's mean lies. There,
+# a gene is more spliced than another; on these cells, what was learnt from others is worth more
+# than what a few hundred cells of one's own can teach ({doc}`chapter 10 <10_tissues>` asks the same
+# of real tissues). D² also asks where each gene's mean lies. There,
 # a shift of whole genes from one group to the next can outweigh everything that is known about
 # cells. Only cells of the new kind tell of it. Read the two findings above for how much of each
 # there is in the data of this build.
 #
-# Every question of this book has now met its null and its ceiling. It is time to go back to where
-# they came from: {doc}`07_scorecard`
+# What of the paper has held so far? {doc}`Chapter 7 <07_scorecard>` takes stock, and chapters 8 to
+# 10 go beyond it.
 #
 # ## Three questions
 #

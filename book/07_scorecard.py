@@ -91,7 +91,7 @@ others[["ours", "baseline", "null", "ceiling", "verdict"]]
 # | surpassed | the four directions, where the paper's 0.50 is low: *holds*, with more than the paper has |
 # | higher than the paper's, but above no more than … | the four directions: the difference is seen against what is named |
 #
-# Three claims have rules of their own. *One latent helps both tasks* needs a difference in D² between
+# Some claims have rules of their own. *One latent helps both tasks* needs a difference in D² between
 # the coupled head and its detached twin, and an ELBO that is not seen to be below scVI's. This is
 # asked twice, of SplicedVAE with all its parts and of heads that read the latent alone: each is a
 # training of its own. Velo-Predictor's 88 % holds if we reach 85 % without leakage, and *only under* it

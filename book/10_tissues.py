@@ -8,7 +8,7 @@
 # never seen? And how does somebody with totals alone find out when not to believe it?
 #
 # Here are real cells of other tissues, with the same genes, for the first; and for the second a
-# verdict, which knows nothing but the totals, beside what really came out.
+# verdict, which knows nothing but the totals, beside the truth for cells where we know it.
 #
 # :::{admonition} In this chapter
 # :class: tip
@@ -280,8 +280,11 @@ plt.show()
 # If it does so as well as for held-out training cells, the state that it reads is really there.
 # From that state, ratios are read.
 #
-# How far off a velocity then is was measured once, on the validation cells of the training. Their
-# true counts are known, and they are made shallow and noisy on purpose. Nothing else is tuned.
+# How far off is a velocity of such support? That was measured once, on the validation cells of the
+# training. Their true counts are known, and they are made shallow and noisy on purpose, so that
+# there are bad ones among them. A curve through these gives the expected angle. The verdict is
+# `trust` while support is near that of held-out cells, `caution` below, and `do not trust` where
+# little of it is left; chapter 5's rule of 45° is another one, for whole fields with known truth.
 #
 # Spliced counts in the place of totals need a test of their own: they differ between cells as
 # totals do. Genes with much unspliced mRNA then have too few molecules, and that is what is tested.
@@ -369,7 +372,7 @@ pd.DataFrame(rows).T
 # | 5′ | meets other introns, so gene means differ: calibrate | nothing; no 5′ cells here |
 # | nuclei, multiome | mostly unspliced; train on nuclei | simulated |
 # | Flex and other probes | probes lie on exons: there is no unspliced count to be had | simulated |
-# | Smart-seq | deep, whole length; no molecules to count | nothing; see {doc}`chapter 3 <03_training>` on deep counts |
+# | Smart-seq | deep, whole length; no molecules to count | nothing; see {doc}`chapter 2 <02_architecture>` on what a molecule weighs |
 # | spliced counts alone | train with `input="spliced"` | simulated here; {doc}`chapter 5 <05_velocity>` |
 # | spatial spots | mixtures of cells: an arrow of a mixture is no cell's | simulated |
 #
