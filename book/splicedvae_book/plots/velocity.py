@@ -253,7 +253,7 @@ def transitions(
     for dots in list(ax.collections):
         name, centre = dots.get_label(), np.median(np.asarray(dots.get_offsets()), axis=0)
         dots.set_label("")
-        ax.scatter(*centre, s=170, color=COLOURS.get(name, INK), ec="white", zorder=3)
+        ax.scatter(*centre, s=170, color=COLOURS.get(name, INK), ec="white", label=name, zorder=3)
         centres[name] = centre
     _named(ax, coordinates, labels, 8)
     widths = 0.5 + 4 * confidence / confidence.to_numpy().max()
