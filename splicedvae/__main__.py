@@ -61,7 +61,7 @@ def check_cells(args: argparse.Namespace) -> int:
 
 def train(args: argparse.Namespace) -> None:
     """Train a model on cells with spliced and unspliced counts."""
-    free(args.output, args.overwrite)
+    target = free(args.output, args.overwrite, "model.pt")
     scvi.settings.seed = args.seed
     cells = prepare(cells_of(args), n_top_genes=args.genes)
     SplicedVAE.setup_anndata(cells, batch_key=args.batch_key)
@@ -72,16 +72,16 @@ def train(args: argparse.Namespace) -> None:
         raise (stop.__context__ or stop) from None
     try:
         calibration(model)  # by which `predict` says how far to believe it
-    except RuntimeError as error:  # few cells
+    except (RuntimeError, ValueError) as error:  # such as few cells
         print(f"predict will not know how far to believe this model. {error}")
-    finish(args.output, model.save)
+    finish(target, model.save)
 
 
 def predict(args: argparse.Namespace) -> None:
     """Part the counts of other cells into spliced and unspliced, and say whether to believe it."""
     if args.output.suffix != ".h5ad":
         raise ValueError(f"{args.output} must end in .h5ad.")
-    free(args.output, args.overwrite)
+    target = free(args.output, args.overwrite)
     steps = ["reading", "matching genes", "predicting", "trust"]
     steps += ["graph", "velocity"] * args.velocity
     with tqdm(total=len(steps) + 1) as bar:
@@ -98,26 +98,31 @@ def predict(args: argparse.Namespace) -> None:
         model = SplicedVAE.load(
             str(args.model), False
         )  # its batches need not be those of the cells
-        model.impute_layers(cells, transform_batch=args.batch)
+        counts = "denoised" if model.input == "spliced" else "observed"  # see impute_layers
+        model.impute_layers(cells, counts=counts, transform_batch=args.batch, overwrite=True)
         step("trust")
         if model.trust_ is None:
             bar.write(f"How far to believe {args.model} is not known: it was saved without that.")
         else:
-            found = trust(cells, model)
-            cells.uns["splicedvae_trust"] = {"verdict": found.verdict, "reasons": found.reasons}
-            bar.write(f"verdict: {found}")
+            try:
+                found = trust(cells, model)
+            except ValueError as error:  # such as one cell
+                bar.write(f"How far to believe this is not known. {error}")
+            else:
+                cells.uns["splicedvae_trust"] = {"verdict": found.verdict, "reasons": found.reasons}
+                bar.write(f"verdict: {found}")
         if args.velocity:
             step("graph")
-            velocity.embed(cells, overwrite=True)
+            velocity.embed(cells, model.registry_["setup_args"]["layer"], overwrite=True)
             step("velocity")
             names = "spliced_splicedvae", "unspliced_splicedvae"
             velocity.fit(cells, *names, concentration="concentration_splicedvae")
         step("writing")
-        finish(args.output, cells.write_h5ad)
+        finish(target, cells.write_h5ad)
         bar.update()
 
 
-def free(target: Path, overwrite: bool) -> None:
+def free(target: Path, overwrite: bool, holds: str | None = None) -> Path:
     """Refuse, before the work is done, a place where its result can't be written.
 
     Parameters
@@ -126,18 +131,29 @@ def free(target: Path, overwrite: bool) -> None:
         The file or folder to write.
     overwrite
         Whether it may be there already.
+    holds
+        Of a folder that may be replaced, a file that must be in it; None if a file is written.
+
+    Returns
+    -------
+    The whole path.
 
     Raises
     ------
     FileExistsError
-        It is there.
+        It is there, or is something else than what would be written.
     FileNotFoundError
         The folder that it is to be in is not there.
     """
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists; give --overwrite, or another name.")
-    if not target.absolute().parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {target.absolute().parent} to write to.")
+    target = target.resolve()
+    if target.exists() and (target.is_dir() if holds is None else not (target / holds).is_file()):
+        kind = "a folder" if holds is None else f"no folder with a {holds}"
+        raise FileExistsError(f"{target} is {kind}, and is not overwritten; give another name.")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {target.parent} to write to.")
+    return target
 
 
 def parser() -> argparse.ArgumentParser:

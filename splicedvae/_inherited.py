@@ -59,7 +59,9 @@ class InheritedMixin:
         check_cells(adata)
         if not self._reads(adata):
             registry = self.registry_
-            adata = queries.stand_in(adata, registry, any_batch)
+            features = self.module.head.features
+            counted = features.modality and bool(features.modality_depth > 0)
+            adata = queries.stand_in(adata, registry, any_batch, counted)
             if self.adata_manager is None:
                 return self._take_for_its_own(adata)
             manager = self.adata_manager.transfer_fields(adata)

@@ -6,6 +6,7 @@ stand in a count layer is the matter of :mod:`splicedvae.counts`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +19,8 @@ ASK_A_BATCH = (
     "get_splicing_ratio and impute_layers average over the batches that the model knows, or take "
     "one by transform_batch=; load_query_data learns new ones."
 )
+# velocyto writes sample:BARCODEx, Cell Ranger BARCODE-1
+CELL = re.compile(r"(?:(?P<sample>.+):)?(?P<barcode>[ACGTN]{8,})(?P<ending>x|-\d+)?")
 MAPPINGS = ("layers", "obsm", "varm", "obsp", "varp")
 
 

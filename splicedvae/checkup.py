@@ -135,8 +135,8 @@ def _names(adata: AnnData) -> Rows:
 
 
 def _covariates(adata: AnnData, batch_key: str | None) -> Rows:
-    for column in adata.obs:
-        if missing := int(adata.obs[column].isna().sum()):
+    for k, column in enumerate(adata.obs):
+        if missing := int(adata.obs.iloc[:, k].isna().sum()):
             batch = column == batch_key
             yield (
                 "stop" if batch else "look",

@@ -177,7 +177,9 @@ def checked_counts(
     return counts
 
 
-def modality_values(adata: AnnData, name: str, teaches: bool = False) -> sparse.csr_array:
+def modality_values(
+    adata: AnnData, name: str, teaches: bool = False, counted: bool = False
+) -> sparse.csr_array:
     """Values of a second modality.
 
     Parameters
@@ -188,6 +190,8 @@ def modality_values(adata: AnnData, name: str, teaches: bool = False) -> sparse.
         Of the layer.
     teaches
         Whether something is to be learnt from them, so that they may not all be missing.
+    counted
+        Whether they must be counts, as those that a model has learnt from.
 
     Returns
     -------
@@ -198,13 +202,20 @@ def modality_values(adata: AnnData, name: str, teaches: bool = False) -> sparse.
     KeyError
         There is no such layer.
     ValueError
-        It holds something that is no number or infinite, or all are missing and must not be.
+        It holds something that is no number or infinite, or no counts where they must be, or all
+        are missing and must not be.
     """
     values = checked_values(f"layer {name!r}", get_layer(adata, name))
     if (infinite := np.isinf(values.data)).any():
         gene = adata.var_names[values.indices[np.argmax(infinite)]]
         raise ValueError(
             f"layer {name!r} is infinite in gene {gene}; give NaN where a value is missing."
+        )
+    known = values.data[np.isfinite(values.data)]
+    if counted and not ((known >= 0) & (known == np.rint(known))).all():
+        raise ValueError(
+            f"The model has learnt from counts of the second modality, and layer {name!r} holds "
+            "other values; give counts."
         )
     if teaches and not (np.isfinite(values.data) & (values.data != 0)).any():
         raise ValueError(
@@ -492,8 +503,8 @@ def input_layer(
     if total.nnz and abs(counts - expected).max() > 0:
         what = "spliced + unspliced" if input == "total" else f"layer {spliced_layer!r}"
         raise ValueError(
-            f"layer {layer!r} is not {what}, which input={input!r} means. Pass layer=None to "
-            "have it composed, name the right layer, or rename this one."
+            f"layer {layer!r} is not {what}, which input={input!r} means. Name the right "
+            "layer, or delete or rename this one and let layer=None compose the total."
         )
     if total.nnz and (silent := np.flatnonzero(np.asarray(counts.sum(axis=0)).ravel() == 0)).size:
         logger.info(

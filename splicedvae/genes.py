@@ -135,6 +135,11 @@ def arrange(adata: AnnData, source: np.ndarray, names: Sequence[str]) -> AnnData
         return filled
 
     def padded(values):
+        if isinstance(values, pd.DataFrame):
+            table = values.iloc[np.where(source >= 0, source, 0)].copy()
+            table.index = pd.Index(as_text(names))
+            return table.assign(**{c: _blank(table[c], source < 0) for c in table})
+        values = values.toarray() if sparse.issparse(values) else values
         rows = np.full((len(source), *np.shape(values)[1:]), np.nan)
         rows[there] = np.asarray(values)[source[there]]
         return rows

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from copy import deepcopy
 from inspect import signature
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
@@ -259,6 +261,10 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             training cells have no spliced and unspliced counts, or there are both cells and a
             datamodule, or neither.
         """
+        if not isinstance(max_epochs, Integral) or max_epochs < 1:
+            raise ValueError(f"max_epochs={max_epochs} must be a whole number of 1 or more.")
+        if not 0 < train_size <= 1:
+            raise ValueError(f"train_size={train_size} must be above 0 and at most 1.")
         if (self.adata is None) == (datamodule is None):
             raise ValueError("Give a datamodule if, and only if, the model was made without cells.")
         if datamodule is None:
@@ -282,22 +288,27 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             raise ValueError("A stream has no second modality; train on cells in memory.")
         else:
             counts, modality = start.stacked(datamodule.sample_dataloader()), None
+        plan_kwargs = training.plan(optimizer, lr, max_epochs, plan_kwargs)
         head = self.module.head
+        before = deepcopy(head.state_dict())
         if not head.started:
             n_components = head.features.components.shape[1]
             head.start(start.gene_statistics(*counts, n_components, modality))
         head.meet(torch.tensor([counts[0].shape[0], *(layer.sum() for layer in counts)]).double())
-        plan_kwargs = training.plan(optimizer, lr, max_epochs, plan_kwargs)
         self.module.train()  # after `load` it is in eval mode, which Lightning would keep
         kwargs.setdefault("check_val_every_n_epoch", 1)
-        super().train(
-            max_epochs,
-            batch_size=batch_size,
-            plan_kwargs=plan_kwargs,
-            datasplitter_kwargs=datasplitter_kwargs,
-            datamodule=datamodule,
-            **kwargs,
-        )
+        try:
+            super().train(
+                max_epochs,
+                batch_size=batch_size,
+                plan_kwargs=plan_kwargs,
+                datasplitter_kwargs=datasplitter_kwargs,
+                datamodule=datamodule,
+                **kwargs,
+            )
+        except Exception:
+            head.load_state_dict(before)  # it has learnt nothing, so it must remember nothing
+            raise
 
     @classmethod
     def load(cls, dir_path: str, adata: AnnData | None = None, **kwargs) -> SplicedVAE:
@@ -400,7 +411,13 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             chosen = adata[:, pd.Index(as_text(adata.var_names)).get_indexer(as_text(genes))].copy()
             with unchanged_on_error(chosen):
                 queries.check_extension(chosen, arguments, theirs)
+            whole = adata.copy()
             adata._init_as_actual(chosen)
+            try:
+                return cls.load_query_data(adata, reference_model, **kwargs)
+            except Exception:
+                adata._init_as_actual(whole)
+                raise
         same_genes(adata, genes, "the reference")
         with unchanged_on_error(adata):
             queries.check_extension(adata, arguments, theirs)

@@ -254,7 +254,7 @@ class SplicingMixin:
             batch = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
             usual = torch.sigmoid(self.module.head.output.bias).detach().cpu().numpy()
             lacks = _form_that_was_not_counted(observed, batch, usual)
-        total = sparse.csr_matrix(observed[0])
+        total = sparse.csr_matrix(observed[0], dtype=np.float32)
         unknown = self._of_no_known_batch(cells)
         given = {"batch_size": batch_size, "return_numpy": True}
         layers, parts = (total.copy(), total.copy()), []
@@ -266,13 +266,15 @@ class SplicingMixin:
             values = total[rows]
             if denoised:
                 means = given | {"library_size": "latent", "n_samples": n_samples or 1}
-                values = self.get_normalized_expression(
-                    cells, rows, transform_batch=transform_batch, **means
-                )
-                if transform_batch is None and unknown[rows].any():
-                    values[unknown[rows]] = self.get_normalized_expression(
-                        cells, rows[unknown[rows]], transform_batch=self._known_batches, **means
+                with torch.random.fork_rng():  # scVI draws z: the same each time
+                    torch.manual_seed(settings.seed or 0)
+                    values = self.get_normalized_expression(
+                        cells, rows, transform_batch=transform_batch, **means
                     )
+                    if transform_batch is None and unknown[rows].any():
+                        values[unknown[rows]] = self.get_normalized_expression(
+                            cells, rows[unknown[rows]], transform_batch=self._known_batches, **means
+                        )
             pair = _split(values, ratio, lacks[rows], self.input, floor)
             if denoised:
                 parts.append(pair)
@@ -344,7 +346,8 @@ class SplicingMixin:
             weight = (c + 1) / (c + spliced + unspliced)
         else:
             sums = _checked_pseudobulk(pseudobulk, cells.n_vars)
-            total = registry.get_from_registry(REGISTRY_KEYS.X_KEY)[indices].toarray()
+            total = sparse.csr_array(registry.get_from_registry(REGISTRY_KEYS.X_KEY))
+            total = total[indices].toarray()
             share = (total + 1e-9) / (total + 1e-9).sum(0)  # which cells the molecules came from
             spliced, unspliced = (share * x for x in sums)
             weight = 1.0

@@ -126,7 +126,9 @@ def setup_arguments(registry: dict, where: str) -> dict[str, Any]:
     return arguments
 
 
-def stand_in(adata: AnnData, registry: dict, any_batch: bool = False) -> AnnData:
+def stand_in(
+    adata: AnnData, registry: dict, any_batch: bool = False, counted: bool = False
+) -> AnnData:
     """What a model reads of some cells, apart from the cells, which stay as they are.
 
     Parameters
@@ -138,6 +140,8 @@ def stand_in(adata: AnnData, registry: dict, any_batch: bool = False) -> AnnData
     any_batch
         Whether cells may be of a batch that the model does not know, or of none: they are then
         marked in the column ``_splicedvae_any_batch``.
+    counted
+        Whether the model learnt from counts of a second modality.
 
     Returns
     -------
@@ -167,7 +171,7 @@ def stand_in(adata: AnnData, registry: dict, any_batch: bool = False) -> AnnData
             )
     if (name := arguments.get("modality_layer")) is not None:
         empty = sparse.csr_array(adata.shape, dtype=np.float32)  # missing in every cell
-        layers[name] = modality_values(adata, name) if name in held else empty
+        layers[name] = modality_values(adata, name, counted=counted) if name in held else empty
     for name in {layer, *forms} & set(held) - set(layers):
         layers[name] = checked_counts(f"layer {name!r}", held[name], adata.var_names)
     if layer not in layers and arguments["input"] == "total" and set(forms) <= set(layers):
@@ -252,6 +256,8 @@ def prepared(
         if given is not None:
             get_layer(adata, given)
     has_su = all(name in held for name in theirs)
+    if has_su and not any(checked_counts(f"layer {name!r}", held[name]).sum() for name in theirs):
+        has_su = False  # zeros that stand for nothing, as prepare_query_anndata writes them
     if layer is None and target in held:
         layer = target
     if layer is None and has_su and arguments["input"] == "total":
@@ -294,6 +300,8 @@ def prepared(
         values = modality_values(adata, name).toarray()[:, columns]
         values[:, source < 0] = np.nan  # not zero: nobody measured it
         query.layers[name] = values.astype(np.float32)
+    elif name is not None:
+        query.layers[name] = sparse.csr_matrix(query.shape, dtype=np.float32)  # missing
     return query
 
 
@@ -438,11 +446,15 @@ def check_setup(
     check_covariates(adata, arguments, source_registry, extend_categories)
     if (name := arguments.get("modality_layer")) is not None and source_registry is None:
         modality_values(adata, name, teaches=True)
+    elif name is not None:
+        get_layer(adata, name, "prepare_query_anndata adds it, missing in every cell.")
     names = arguments["spliced_layer"], arguments["unspliced_layer"]
     forms = checked_layers(adata, *names)
     empty = [not layer.sum() for layer in forms]
     if any(empty) and not all(empty) and source_registry is None:
         checked_layers(adata, *names, teaches=True)
+    if source_registry is not None and arguments["input"] == "spliced":
+        return  # its query has no unspliced counts
     key = arguments["batch_key"]
     tell_missing_form(
         adata,

@@ -23,6 +23,7 @@ from anndata import AnnData
 from anndata.utils import make_index_unique
 from scipy import sparse
 
+from .checks import CELL
 from .data import file_of_its_kind
 from .head import one_of
 from .multiome import read_h5mu
@@ -47,8 +48,6 @@ SYMBOLS = ("gene_symbols", "gene_symbol", "gene_names", "gene_name", "feature_na
 BARCODES = ("CellID", "barcode", "barcodes", "obs_names")
 GENES = ("Gene", "target_name", "var_names", *IDS)
 ID = re.compile(r"ENS[A-Z]*G\d{11}|FBgn\d{7}|WBGene\d{8}")
-# velocyto writes sample:BARCODEx, Cell Ranger BARCODE-1
-CELL = re.compile(r"(?:(?P<sample>.+):)?(?P<barcode>[ACGTN]{8,})(?P<ending>x|-\d+)?")
 #: Where in a tool's output folder the counts are; those of called cells come first.
 PLACES = (
     "counts_filtered",
@@ -293,7 +292,9 @@ def _kb(folder: Path) -> AnnData:
             obs.index = obs["sample"] + ":" + obs.index
         var = pd.DataFrame({"gene_ids": _first_column(folder / f"{tables}.genes.txt")})
         if _exists(symbols := folder / f"{tables}.genes.names.txt"):
-            var["gene_symbols"] = _first_column(symbols)
+            if len(held := _first_column(symbols)) != len(var):
+                raise ValueError(f"{symbols} names {len(held)} genes, and there are {len(var)}.")
+            var["gene_symbols"] = held
         counts = _counts(folder / f"{name}.mtx", (len(obs), len(var)), "barcodes by genes")
         parts[form] = AnnData(counts, obs=obs, var=var.set_index("gene_ids", drop=False))
     first, *others = parts.values()
@@ -508,6 +509,9 @@ def _take_forms(cells: AnnData, place: Path, ambiguous: Ambiguous) -> dict[str, 
         for form in ("spliced", "unspliced"):
             cells.layers[form] = counts[form]
         cells.X = counts["spliced"] + counts["unspliced"]
+        if "total" in layers and abs(sparse.csr_matrix(layers["total"]) - cells.X).max() > 0:
+            logger.info("Layer 'total' is not the sum of both forms, which X is; it is left out.")
+            del cells.layers["total"]
     else:
         for form in found:  # zeros that stand for nothing, as in a query
             del cells.layers[forms[form]]
@@ -551,6 +555,8 @@ def _totals(cells: AnnData, layers: dict[str, Any], place: Path) -> sparse.csr_m
 def _resolve(counts: dict[str, sparse.csr_matrix], ambiguous: Ambiguous) -> dict[str, Any]:
     """Add ambiguous counts to the others, by the rule."""
     unknown = counts.pop("ambiguous")
+    if (unknown.data < 0).any():
+        raise ValueError(f"The ambiguous counts hold {unknown.data.min():g}; counts are 0 or more.")
     s, u, a = (float(x.sum(dtype=np.float64)) for x in (*counts.values(), unknown))
     facts = {"ambiguous": ambiguous, "ambiguous_share": a / max(s + u + a, 1)}
     if ambiguous == "spliced":

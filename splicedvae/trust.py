@@ -289,7 +289,9 @@ class _Field:
     """The velocity of cells from their spliced and unspliced counts, and how far others are off."""
 
     def __init__(self, x: sparse.csr_matrix, s, u, model: SplicedVAE):
-        self.cells = AnnData(x, layers={"total": x, "spliced": s, "unspliced": u})
+        self.input = model.input
+        total = s + u if self.input == "spliced" else x
+        self.cells = AnnData(total, layers={"total": total, "spliced": s, "unspliced": u})
         c = model.module.head.log_concentration.detach().exp().cpu().numpy()
         self.cells.var["concentration"] = c
         self.arrows = None
@@ -302,11 +304,11 @@ class _Field:
             pass
 
     def errors(self, counts: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Angle in degrees of each cell's arrow, and its length."""
+        """Angle of each cell's arrow in degrees, and its length, by counts as the model reads."""
         if self.arrows is None:
             return np.full((2, len(counts)), np.nan)
         cells = self.cells.copy()
-        pair = split_counts(sparse.csr_matrix(counts, dtype=np.float32), ratio, "total", 0.05)
+        pair = split_counts(sparse.csr_matrix(counts, dtype=np.float32), ratio, self.input)
         cells.layers["spliced"], cells.layers["unspliced"] = pair
         try:
             velocity.fit(cells, concentration="concentration", n_draws=N_DRAWS)

@@ -324,3 +324,29 @@ def test_lines_run_on_files_of_the_tools(page, given, loom, kb, totals, tmp_path
     assert names["query"].shape == (N_CELLS, n_genes)
     assert np.isfinite(names["query"].layers["velocity"]).any()
     assert names["query"].obs["splicedvae_support"].between(0, 1).all()
+
+
+def test_only_a_model_is_replaced_by_a_model(trained, loom, totals, tmp_path):
+    folder, file = tmp_path / "results", tmp_path / "file"
+    folder.mkdir()
+    (folder / "precious.csv").write_text("1")
+    file.write_text("1")
+    for target in (folder, file, tmp_path):
+        call = ["train", loom, "-o", target, "--overwrite", "--epochs", 1]
+        with pytest.raises(SystemExit, match="FileExistsError"):
+            main([*map(str, call)])
+    call = ["predict", trained, totals, "-o", folder.with_suffix(".h5ad"), "--overwrite"]
+    folder.with_suffix(".h5ad").mkdir()
+    with pytest.raises(SystemExit, match="is a folder"):
+        main([*map(str, call)])
+    assert (folder / "precious.csv").read_text() == file.read_text() == "1"
+
+
+def test_its_own_output_can_be_predicted_again(predicted, trained, tmp_path):
+    out = tmp_path / "again.h5ad"
+    assert main(["predict", str(trained), str(predicted), "-o", str(out)]) == 0
+    first, again = (anndata.read_h5ad(file) for file in (predicted, out))
+    name = "unspliced_splicedvae"
+    np.testing.assert_allclose(
+        again.layers[name].toarray(), first.layers[name].toarray(), rtol=1e-4, atol=1e-5
+    )

@@ -920,3 +920,54 @@ def test_any_input_gives_what_plain_cells_give_or_an_error_of_ours(bench, tmp_pa
             dense(query.layers["spliced_splicedvae"]), expected * counts, rtol=1e-5, atol=1e-4
         )
     assert fingerprint(adata.copy()) == before
+
+
+def test_a_training_that_was_refused_leaves_no_trace(cells, parts):
+    def trained(before):
+        scvi.settings.seed = 0
+        sv.SplicedVAE.setup_anndata(adata := cells.copy())
+        model = sv.SplicedVAE(adata)
+        if before:
+            with pytest.raises((TypeError, ValueError)):
+                model.train(1, nonsense=3)
+        torch.manual_seed(0)
+        model.train(2, split=parts[:2], enable_progress_bar=False)
+        return model
+
+    plain, after = trained(False), trained(True)
+    assert not after.module.head.output.remembers
+    for name, value in plain.module.head.state_dict().items():
+        torch.testing.assert_close(after.module.head.state_dict()[name], value, msg=name)
+
+
+@pytest.mark.parametrize("given", [{"max_epochs": None}, {"max_epochs": 0}, {"train_size": -0.5}])
+def test_a_training_of_no_length_is_refused(cells, given):
+    sv.SplicedVAE.setup_anndata(adata := cells.copy())
+    with pytest.raises(ValueError, match=next(iter(given))):
+        sv.SplicedVAE(adata).train(**given)
+
+
+def test_cells_stay_whole_where_a_query_is_refused(cells, parts):
+    sv.SplicedVAE.setup_anndata(adata := cells.copy())
+    model = sv.SplicedVAE(adata)
+    model.train(1, split=parts[:2], enable_progress_bar=False)
+    extra = anndata.concat([cells, cells[:, :3].copy()], axis=1, merge="same")
+    extra.var_names = [*cells.var_names, "x", "y", "z"]
+    del extra.layers["spliced"]
+    before = fingerprint(extra)
+    with pytest.raises(KeyError, match="spliced"):
+        sv.SplicedVAE.load_query_data(extra, model, inplace_subset_query_vars=True)
+    assert fingerprint(extra) == before
+
+
+def test_layers_of_zeros_beside_totals_stand_for_nothing(cells, parts):
+    sv.SplicedVAE.setup_anndata(adata := cells.copy())
+    model = sv.SplicedVAE(adata)
+    model.train(1, split=parts[:2], enable_progress_bar=False)
+    query = AnnData(cells.layers["total"].copy(), obs=cells.obs[[]], var=cells.var[[]])
+    ready = sv.SplicedVAE.prepare_query_anndata(query, model)
+    empty = query.copy()
+    for form in ("spliced", "unspliced"):
+        empty.layers[form] = sparse.csr_matrix(empty.shape, dtype=np.float32)
+    again = sv.SplicedVAE.prepare_query_anndata(empty, model)
+    assert (again.layers["total"] != ready.layers["total"]).nnz == 0

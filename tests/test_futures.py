@@ -296,3 +296,24 @@ def test_only_simulated_cells_have_true_futures(simulated):
 def test_larry_says_where_it_looked(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"larry_fig5.*LARRY-dataset"):
         sv.data.larry(tmp_path, cache_dir=tmp_path)
+
+
+def test_fates_with_days_follow_each_day_to_the_last(forked):
+    fates = forked.fates(terminal=["up", "down"], cluster_key="state", n=30)
+    late = fates.iloc[400:]
+    assert ((late == 0) | (late == 1)).all(axis=None)  # of the last day: they are where they are
+    assert late["up"].mean() == pytest.approx(0.75, abs=0.02)
+    early = fates.iloc[:400]
+    alone = forked.fates(np.arange(400), ["up", "down"], "state", n=30)
+    pd.testing.assert_frame_equal(early, alone)
+    assert early["up"].mean() == pytest.approx(0.75, abs=0.1)
+
+
+def test_a_model_without_cells_can_not_decode(trained, tmp_path):
+    adata, model = trained
+    adata.obsm["X_l"] = model.get_latent_representation()
+    adata.obs["day"] = np.arange(adata.n_obs) % 2
+    futures = Futures(adata, "X_l", time_key="day").fit(5, progress=False)
+    model.save(str(tmp_path / "model"))
+    with pytest.raises(ValueError, match="no cells of its own"):
+        futures.decode(adata.obsm["X_l"][:3], sv.SplicedVAE.load(str(tmp_path / "model"), False))

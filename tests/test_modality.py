@@ -175,7 +175,7 @@ def test_a_modality_is_brought_by_names(measured, tmp_path):
     cells, other, expected = measured
     added = cells.copy()
     sv.data.add_modality(added, other)
-    np.testing.assert_array_equal(added.layers["chromatin"].toarray(), expected)
+    np.testing.assert_array_equal(np.nan_to_num(added.layers["chromatin"].toarray()), expected)
     assert set(added.layers) - {None} == {*named_layers(cells), "chromatin"}
     sv.SplicedVAE.setup_anndata(added, modality_layer="chromatin")
     # the same from one file, beside peaks, which are no genes
@@ -186,7 +186,7 @@ def test_a_modality_is_brought_by_names(measured, tmp_path):
         held.write_h5mu(tmp_path / "cells.h5mu")
     read = sv.data.read(tmp_path / "cells.h5mu")
     assert "atac" not in read.layers and read.uns["provenance"]["format"] == "h5mu"
-    np.testing.assert_array_equal(read.layers["activity"].toarray(), expected)
+    np.testing.assert_array_equal(np.nan_to_num(read.layers["activity"].toarray()), expected)
     for form in ("spliced", "unspliced"):
         assert (read.layers[form] != cells.layers[form]).nnz == 0
 
@@ -196,7 +196,7 @@ def test_a_modality_is_brought_by_names(measured, tmp_path):
     [
         (lambda cells, other: cells.layers.update(chromatin=cells.X), "already"),
         (lambda cells, other: setattr(other, "obs_names", [f"x{i}" for i in range(60)]), "No cell"),
-        (lambda cells, other: setattr(other, "var_names", [f"x{i}" for i in range(30)]), "Peaks"),
+        (lambda cells, other: setattr(other, "var_names", [f"x{i}" for i in range(30)]), "peaks"),
         (lambda cells, other: setattr(other, "obs_names", ["x"] * 60), "twice"),
         (lambda cells, other: other.X.__setitem__((0, 0), np.inf), "infinite"),
     ],
@@ -217,3 +217,39 @@ def test_a_mudata_file_without_counts(tmp_path):
         mudata.MuData(parts).write_h5mu(tmp_path / "cells.h5mu")
     with pytest.raises(ValueError, match=r"modalities .*'p', 'q'.* called rna"):
         sv.data.read(tmp_path / "cells.h5mu")
+
+
+def test_cells_are_found_by_barcode_and_few_genes_in_a_large_table(measured):
+    cells, other, expected = (held.copy() for held in measured)
+    rng = np.random.default_rng(1)
+    codes = ["".join(rng.choice([*"ACGT"], 16)) for _ in range(60)]
+    names = dict(zip(cells.obs_names, codes, strict=True))
+    cells.obs_names = [f"{names[name]}" for name in cells.obs_names]
+    other.obs_names = [f"{names.get(name, 'ACGTACGTACGTACGT')}-1" for name in other.obs_names]
+    sv.data.add_modality(cells, other)  # as snapatac2 names them
+    there = cells.obs_names.isin([name[:-2] for name in other.obs_names[:-1]])
+    absent = np.setdiff1d(np.arange(30), np.flatnonzero(expected.any(0)))
+    found = cells.layers["chromatin"].toarray()
+    assert np.isnan(found[np.ix_(there, absent)]).all()  # nobody measured them: they are not zero
+    np.testing.assert_array_equal(np.nan_to_num(found), expected)
+    few = cells[:, :5].copy()
+    del few.layers["chromatin"]
+    sv.data.add_modality(few, other)
+    np.testing.assert_array_equal(few.layers["chromatin"].toarray(), found[:, :5])
+
+
+def test_values_of_another_kind_and_a_query_without_the_modality(chromatin):
+    part = sv.data.split(chromatin)
+    sv.SplicedVAE.setup_anndata(chromatin, modality_layer="chromatin")
+    model = sv.SplicedVAE(chromatin)
+    model.train(1, split=part[:2], enable_progress_bar=False)
+    scaled = chromatin[part[2]].copy()
+    scaled.layers["chromatin"] = scaled.layers["chromatin"].toarray() - 0.5
+    with pytest.raises(ValueError, match=r"learnt from counts .* layer 'chromatin'"):
+        model.get_splicing_ratio(scaled)
+    bare = chromatin[part[2]].copy()
+    del bare.layers["chromatin"]
+    with pytest.raises(KeyError, match=r"no layer 'chromatin'.*prepare_query_anndata"):
+        sv.SplicedVAE.load_query_data(bare, model)
+    ready = sv.SplicedVAE.prepare_query_anndata(bare, model)
+    assert sv.SplicedVAE.load_query_data(ready, model, unfrozen=True).adata is ready

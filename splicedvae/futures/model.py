@@ -350,22 +350,28 @@ class Futures:
         labels = self.adata.obs[cluster_key]
         places = self._places * self._unit + self._centre
         states = nearest_states(places, labels, terminal, n_neighbors)
-        first = horizon is None
-        if first:
-            start = self._start(cells)[1]
-            horizon = 50.0 if self.time_key is None else float(self._last - start.max())
-        walked = self.paths(cells, horizon, n, 25 if first else 1, noise, seed)
-        arrived = np.zeros((walked.shape[0], walked.shape[2], len(terminal) + 1))
-        for k in range(0 if first else 1, walked.shape[1]):
-            going_on = arrived[..., :-1].sum(-1) < 0.5  # those in no terminal state yet
-            if going_on.any():
-                arrived[going_on] = states(walked[:, k][going_on])
-        index = (
-            cells.obs_names
-            if isinstance(cells, AnnData)
-            else self.adata.obs_names[positions("cells", cells, self.adata.n_obs)]
-        )
-        return pd.DataFrame(arrived.mean(0), index=index, columns=[*terminal, ELSEWHERE])
+        asked = cells
+        if not isinstance(cells, AnnData):
+            asked = positions("cells", cells, self.adata.n_obs)
+        start, day = self._start(asked)
+        first, spans = horizon is None, {}
+        if first and self.time_key is not None:
+            spans = {float(self._last - d): np.flatnonzero(day == d) for d in np.unique(day)}
+        spans = spans or {50.0 if first else horizon: np.arange(len(start))}
+        found = np.empty((len(start), len(terminal) + 1))
+        for ahead, rows in spans.items():
+            if first and ahead <= 0:  # of the last day: they are where they are
+                found[rows] = states(start[rows] * self._unit + self._centre)
+                continue
+            walked = self.paths(asked[rows], ahead, n, 25 if first else 1, noise, seed)
+            arrived = np.zeros((walked.shape[0], walked.shape[2], len(terminal) + 1))
+            for k in range(0 if first else 1, walked.shape[1]):
+                going_on = arrived[..., :-1].sum(-1) < 0.5  # those in no terminal state yet
+                if going_on.any():
+                    arrived[going_on] = states(walked[:, k][going_on])
+            found[rows] = arrived.mean(0)
+        index = asked.obs_names if isinstance(cells, AnnData) else self.adata.obs_names[asked]
+        return pd.DataFrame(found, index=index, columns=[*terminal, ELSEWHERE])
 
     @torch.inference_mode()
     def decode(self, places: np.ndarray, model, seed: int = 0) -> AnnData:
@@ -377,7 +383,8 @@ class Futures:
             (..., dimensions), from :meth:`sample` or :meth:`paths`.
         model
             The trained :class:`splicedvae.SplicedVAE` whose latent space ``obsm[use_rep]`` is. Its
-            decoder draws totals, at library sizes of the fitted cells, and its head splits them.
+            decoder draws counts of the first batch, at library sizes of the model's cells, and its
+            head splits them.
         seed
             Of the draws.
 
@@ -389,13 +396,21 @@ class Futures:
         Raises
         ------
         ValueError
-            The places are not of the model's latent space.
+            The places are not of the model's latent space, or the model has covariates or no cells.
         """
         flat = np.asarray(places, dtype=np.float32).reshape(-1, np.shape(places)[-1])
         if flat.shape[1] != model.module.n_latent:
             raise ValueError(
                 f"The places have {flat.shape[1]} dimensions and the model's latent space "
                 f"{model.module.n_latent}; give the model that obsm[{self.use_rep!r}] is from."
+            )
+        arguments = model.registry_["setup_args"]
+        keys = ("categorical_covariate_keys", "continuous_covariate_keys")
+        if any(arguments.get(key) for key in keys):
+            raise ValueError("The model has covariates, which a drawn place does not tell.")
+        if model.adata is None:
+            raise ValueError(
+                "The model has no cells of its own, whose depths draws take; load it with adata=."
             )
         rng = np.random.default_rng(seed)
         sizes = np.asarray(model.adata_manager.get_from_registry("X").sum(axis=1)).ravel()
@@ -414,8 +429,8 @@ class Futures:
         expected = (sparse.csr_matrix(query.layers[f"{x}_drawn"]) for x in ("spliced", "unspliced"))
         spread = query.var["concentration_drawn"].to_numpy()
         pair = next(draws(*expected, 1, seed, spread))
-        cells.layers["total"] = counts
         cells.layers["spliced"], cells.layers["unspliced"] = pair
+        cells.layers["total"] = counts if model.input == "total" else pair[0] + pair[1]
         cells.obsm[self.use_rep] = flat
         return cells
 

@@ -92,6 +92,8 @@ def embed(
     _new_names("obsm", adata.obsm, embeddings, overwrite)
     _new_names("uns", adata.uns, ["neighbors"], overwrite)
     _new_names("obsp", adata.obsp, ["connectivities", "distances"], overwrite)
+    if not counts.sum():
+        raise ValueError(f"Layer {layer!r} holds no count; name the one that does with layer=.")
     _tell_empty_cells(counts, f"layer {layer!r}")
     if adata.n_obs < 3 or adata.n_vars < 3:
         raise ValueError(f"{adata.n_obs} cells of {adata.n_vars} genes are too few to embed.")
@@ -396,10 +398,12 @@ def project(
     if velocity.dtype.kind not in "iuf":
         raise ValueError(f"velocity holds values of type {velocity.dtype}; give numbers.")
     fitted = finite_genes(velocity, adata)
-    if genes is not None and np.shape(genes) != (adata.n_vars,):
+    if genes is not None and (
+        np.shape(genes) != (adata.n_vars,) or np.asarray(genes).dtype.kind != "b"
+    ):
         raise ValueError(
-            f"genes has shape {np.shape(genes)}; give True or False for each of the "
-            f"{adata.n_vars} genes, such as adata.var_names.isin(names)."
+            f"genes has shape {np.shape(genes)} and type {np.asarray(genes).dtype}; give True or "
+            f"False for each of the {adata.n_vars} genes, such as adata.var_names.isin(names)."
         )
     genes = fitted if genes is None else fitted & np.asarray(genes, dtype=bool)
     if not genes.any() or not np.ptp(velocity[:, genes], axis=1).any():
