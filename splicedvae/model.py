@@ -220,7 +220,7 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
         train_size: float = 0.9,
         optimizer: Literal["Adam", "AdamW", "RMSprop"] = "Adam",
         lr: float = 1e-3,
-        batch_size: int = 128,
+        batch_size: int | None = None,
         plan_kwargs: dict | None = None,
         datasplitter_kwargs: dict | None = None,
         datamodule: LightningDataModule | None = None,
@@ -243,10 +243,13 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             at random, by ``scvi.settings.seed``.
         train_size
             Share of the train cells if `split` is None; the rest validate.
-        optimizer, lr, batch_size
-            One of ``"Adam"``, ``"AdamW"``, ``"RMSprop"``; learning rate; cells in a minibatch. A
-            head with a learned prior has rates of its own, multiples of `lr` that rise in the
-            first third of the training and then fall to 0.
+        optimizer, lr
+            One of ``"Adam"``, ``"AdamW"``, ``"RMSprop"``; learning rate. A head with a learned
+            prior has rates of its own, multiples of `lr` that rise in the first third of the
+            training and then fall to 0.
+        batch_size
+            Cells in a minibatch. None takes 128, or fewer, but at least 16, where these would be
+            less than 20 minibatches in an epoch: few cells then get as many updates as many.
         plan_kwargs, datasplitter_kwargs, **kwargs
             As in :meth:`scvi.model.SCVI.train`, but for the optimizer and the split; the KL term
             is warmed up over the first third of the epochs unless `plan_kwargs` says otherwise.
@@ -275,6 +278,7 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
                 raise ValueError("Pass split=(train, val) instead of external_indexing.")
             parts = list(training.checked_split(split, self.adata.n_obs))
             datasplitter_kwargs = {**(datasplitter_kwargs or {}), "external_indexing": parts}
+            batch_size = training.minibatch(len(parts[0])) if batch_size is None else batch_size
             if min(batch_size, len(parts[0])) < 2:
                 raise ValueError(
                     f"Minibatches of one cell can't be normalised: there are {len(parts[0])} "
@@ -300,7 +304,7 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
         try:
             super().train(
                 max_epochs,
-                batch_size=batch_size,
+                batch_size=batch_size or training.MINIBATCH[1],  # not read with a datamodule
                 plan_kwargs=plan_kwargs,
                 datasplitter_kwargs=datasplitter_kwargs,
                 datamodule=datamodule,

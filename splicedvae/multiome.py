@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 
 import mudata
@@ -148,7 +149,8 @@ def read_h5mu(file: Path, forms: set[str]) -> AnnData:
     ValueError
         It can't be read, or not one of its modalities alone has such layers.
     """
-    with file_of_its_kind(file, "h5mu"), mudata.set_options(pull_on_update=False):
+    with file_of_its_kind(file, "h5mu"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of what mudata will pull from modalities
         held = mudata.read_h5mu(file)
     parts = dict(held.mod)
     counted = [name for name, part in parts.items() if forms & set(named_layers(part))]

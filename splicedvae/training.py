@@ -18,6 +18,8 @@ from .head import one_of
 _ADAM = {"eps": 1e-8, "weight_decay": 0.0, "betas": (0.9, 0.99)}
 HEAD_SETTINGS = {"Adam": _ADAM, "AdamW": _ADAM, "RMSprop": {"eps": 1e-8, "weight_decay": 0.0}}
 OPTIMIZERS = {"Adam": optim.Adam, "AdamW": optim.AdamW, "RMSprop": optim.RMSprop}
+#: Updates that an epoch should have, and the least and most cells in a minibatch.
+PER_EPOCH, MINIBATCH = 20, (16, 128)
 
 
 def categories(registry: dict) -> dict[str, list]:
@@ -209,6 +211,21 @@ def kl_warmup(max_epochs: int) -> dict[str, int]:
     For ``plan_kwargs``.
     """
     return {"n_epochs_kl_warmup": max(1, max_epochs // 3)}
+
+
+def minibatch(n_cells: int) -> int:
+    """Cells in a minibatch, so that an epoch of few cells has as many updates as it may.
+
+    Parameters
+    ----------
+    n_cells
+        That teach.
+
+    Returns
+    -------
+    As many as make ``PER_EPOCH`` minibatches, within ``MINIBATCH``.
+    """
+    return int(np.clip(n_cells // PER_EPOCH, *MINIBATCH))
 
 
 def plan(optimizer_name: str, lr: float, max_epochs: int, given: dict | None) -> dict:
