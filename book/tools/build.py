@@ -284,6 +284,9 @@ def copy_tree(executed: Path) -> None:
         config["parse"]["myst_substitutions"]["pdf"] = link
     else:  # unreachable inventories would fail a strict build
         sphinx.pop("intersphinx_mapping", None)
+    static = executed / "book" / "_static"
+    if (drawing := static / "idea.svg").exists():
+        (static / "idea.html").write_text(inlined(drawing.read_text()))
     if answers := sorted((ROOT / "tests" / "assignments").glob("*.py")):
         (executed / "book" / "misconceptions.md").write_text(misconceptions(answers))
     sphinx |= mathjax.install(executed / "book" / "_static")
@@ -291,6 +294,13 @@ def copy_tree(executed: Path) -> None:
     contents["parts"][-1]["chapters"].append({"file": "book/status"})
     for name, value in (("_config.yml", config), ("_toc.yml", contents)):
         (executed / name).write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def inlined(drawing: str) -> str:
+    """Return a drawing that is part of a page, in the page's colours, and scrolls by itself."""
+    drawing = drawing.replace(' color="#1f2328"', "", 1)
+    drawing = drawing.replace('  <rect width="100%" height="100%" fill="#ffffff"/>\n', "", 1)
+    return f'<div class="idea" tabindex="0">\n{drawing.rstrip()}\n</div>\n'
 
 
 def misconceptions(answers: list[Path]) -> str:
