@@ -82,7 +82,7 @@ def model(cells, parts):
     scvi.settings.seed = 0
     sv.SplicedVAE.setup_anndata(cells)
     model = sv.SplicedVAE(cells, n_latent=5, n_hidden=16)
-    model.train(20, split=parts[:2], enable_progress_bar=False)
+    model.train(20, split=parts[:2], batch_size=128, enable_progress_bar=False)
     return model
 
 

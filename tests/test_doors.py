@@ -92,7 +92,7 @@ def train_on(adata: AnnData):
     scvi.settings.seed = 0
     sv.SplicedVAE.setup_anndata(adata, **SETUP)
     model = sv.SplicedVAE(adata, **SMALL)
-    model.train(split=(np.arange(40), np.arange(40, N)), **FAST)
+    model.train(split=(np.arange(40), np.arange(40, N)), batch_size=40, **FAST)
     return model
 
 

@@ -11,6 +11,7 @@ from scvi.dataloaders import AnnDataLoader
 import splicedvae as sv
 from splicedvae import minibatches
 from splicedvae.minibatches import InMemorySplitter, Minibatches
+from splicedvae.training import minibatch
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.booleans(), st.booleans())
@@ -77,3 +78,12 @@ def test_where_the_cells_are_held_changes_no_number(cells, parts, monkeypatch):
         model.train(2, split=parts[:2], enable_progress_bar=False)
         histories.append(model.history["elbo_validation"].astype(float).to_numpy())
     np.testing.assert_array_equal(*histories)
+
+
+def test_few_cells_make_small_minibatches(cells, parts):
+    sizes = {40: 16, 320: 16, 400: 20, 723: 36, 2559: 127, 2560: 128, 10**6: 128}
+    assert {n: minibatch(n) for n in sizes} == sizes
+    sv.SplicedVAE.setup_anndata(adata := cells.copy())
+    model = sv.SplicedVAE(adata)
+    model.train(1, split=parts[:2], enable_progress_bar=False)
+    assert model.trainer.global_step == np.ceil(len(parts[0]) / 16)

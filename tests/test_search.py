@@ -343,6 +343,7 @@ def test_divergence_fails_and_is_never_pruned(find, capfd):
 def test_loss_that_is_no_number_fails(find):
     """Without any error of PyTorch's: the ELBO is NaN after the first epoch."""
     space = FIXED | {"lr": [0.3, 1e-3], "optimizer": "RMSprop", "n_components": 0}
+    space["batch_size"] = 128
     trials = search.table(find(space, objective="elbo", n_trials=2, max_epochs=10))
     trials = trials.set_index("lr")
     assert trials["state"].to_dict() == {0.3: "FAIL", 1e-3: "COMPLETE"}
