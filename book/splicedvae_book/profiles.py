@@ -46,7 +46,7 @@ class Profile:
 
 
 PROFILES = {
-    "smoke": Profile(700, 300, 12, (0,), 3e-3),
+    "smoke": Profile(700, 300, 5, (0,), 3e-3),
     "standard": Profile(None, 2000, 60, (0, 1, 2), 3e-3),
     "full": Profile(None, 2000, 150, (0, 1, 2, 3, 4)),
 }

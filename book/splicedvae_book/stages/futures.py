@@ -26,7 +26,7 @@ from . import fields, fits
 
 NAMES = ("simulator", "larry", "pancreas")
 SETTINGS = {
-    "smoke": {"n_obs": 500, "n_vars": 150, "max_epochs": 10, "max_steps": 200, "kinds": ("flow",)},
+    "smoke": {"n_obs": 500, "n_vars": 150, "max_epochs": 4, "max_steps": 200, "kinds": ("flow",)},
     "standard": {
         "n_obs": 1200,
         "n_vars": 400,

@@ -29,7 +29,7 @@ ENDINGS = {name: f", {name}" for name in ("pooled", "simulated", "dyngen")}
 HONEST, LEAKY = "cascade forest, honest", "cascade forest, as published"
 #: Cells and genes that are simulated, epochs of a method that trains, and trees of a forest.
 SETTINGS = {
-    "smoke": {"n_obs": 400, "n_vars": 150, "epochs": 12, "n_trees": 10},
+    "smoke": {"n_obs": 400, "n_vars": 150, "epochs": 5, "n_trees": 10},
     "standard": {"n_obs": 1500, "n_vars": 400, "epochs": 150, "n_trees": 30},
     "full": {"n_obs": 1500, "n_vars": 400, "epochs": 150, "n_trees": 30},
 }

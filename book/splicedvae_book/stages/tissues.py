@@ -46,7 +46,7 @@ WITH_BATCH = ", library as batch"
 #: training cells of the target, beside all of them; ``epochs`` of each training, as many as in full
 #: also in standard, since these sets are small.
 SETTINGS = {
-    "smoke": {"cells": 150, "batch": False, "curve": (), "epochs": 12},
+    "smoke": {"cells": 150, "batch": False, "curve": (), "epochs": 5},
     "standard": {"cells": None, "batch": False, "curve": (100, 250, 500), "epochs": 150},
     "full": {"cells": None, "batch": True, "curve": (100, 250, 500), "epochs": 150},
 }
