@@ -199,8 +199,8 @@ def run_all(
         ahead = {stage.title for stage in left}
         ready = [stage for stage in left if not ahead & set(stage.after)]
         left = [stage for stage in left if stage not in ready]
-        for alone in (False, True):  # a smoke run measures nothing, times neither
-            wave = [s for s in ready if (s.alone and profile != "smoke") == alone]
+        for alone in (False, True):
+            wave = [stage for stage in ready if stage.alone == alone]
             jobs = [(s, s.missing(adata, profile, results)) for s in wave]
             _do(jobs, adata, profile, results, alone)
 
