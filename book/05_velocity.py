@@ -209,7 +209,7 @@ _, axes = plt.subplots(3, 2, figsize=(8.4, 9))
 for (name, field), (left, right) in zip(shown.items(), axes, strict=True):
     lab.plots.phase_portrait(field, gene, ax=left).set_title(f"{gene}, {name}")
     lab.plots.gene_velocity(field, gene, ax=right)
-axes[0, 0].legend(fontsize=8, markerscale=2)
+_ = axes[0, 0].legend(fontsize=8, markerscale=2)
 
 # %% [markdown]
 # And in the genes whose line fits the true counts best:
