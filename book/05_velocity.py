@@ -105,7 +105,7 @@ panels = {
     "gene mean, slopes of expectations": plain,
     "gene mean, slopes of draws": null,
 }
-_, axes = plt.subplots(2, 2, figsize=(8.4, 6.6))
+_, axes = plt.subplots(2, 2, figsize=(7.8, 6.2))
 for (name, field), ax in zip(panels.items(), axes.flat, strict=True):
     lab.plots.stream(field, ax=ax).set_title(name)
 
@@ -205,7 +205,7 @@ lab.profiles.finding(
 
 # %% mystnb={"image": {"alt": "For one gene, in three rows, true counts, prediction and the gene mean: on the left the phase portrait, unspliced against spliced moments with the steady-state line, cells coloured by type; on the right the gene's velocity on the UMAP, red where it rises and blue where it falls. In the last row all cells lie close to one line."}, "figure": {"caption": "One gene (the paper's Figure 3L), from true counts, predicted, and from the gene mean. A ratio model predicts an average, so cells of one type keep closer together than their true counts do; with one ratio for all cells they lie on a line.", "name": "fig-gene"}}
 gene = "Cpe" if "Cpe" in whole.var_names else bench.reference.var["velocity_r2"].idxmax()
-_, axes = plt.subplots(3, 2, figsize=(8.4, 9))
+_, axes = plt.subplots(3, 2, figsize=(7.4, 7.8))
 for (name, field), (left, right) in zip(shown.items(), axes, strict=True):
     lab.plots.phase_portrait(field, gene, ax=left).set_title(f"{gene}, {name}")
     lab.plots.gene_velocity(field, gene, ax=right)
@@ -216,7 +216,7 @@ _ = axes[0, 0].legend(fontsize=8, markerscale=2)
 
 # %% mystnb={"image": {"alt": "Phase portraits of four genes in columns, from true counts, from predicted ratios and from the gene mean in rows, each with its steady-state line, cells coloured by type."}, "figure": {"caption": "Four genes, in the same order. Above a line a gene is rising, below it falling. The gene mean's small spread is the smoothing over neighbours and nothing else.", "name": "fig-four-genes"}}
 best = bench.reference.var["velocity_r2"].nlargest(5).index.drop(gene, errors="ignore")[:4]
-_, axes = plt.subplots(3, 4, figsize=(11, 7.4))
+_, axes = plt.subplots(3, 4, figsize=(9.6, 6.6))
 for (name, field), row in zip(shown.items(), axes, strict=True):
     for each, ax in zip(best, row, strict=True):
         lab.plots.phase_portrait(field, each, ax=ax).set_title(f"{each}, {name}", size=9)
@@ -571,7 +571,7 @@ kernels = {"pseudotime_fwd": "pseudotime", "cytotrace_fwd": "CytoTRACE"}
 latents = {"all genes": "scVI", "gene subset": "scVI, gene subset"}
 first = {job["name"]: job for job in fits if job["seed"] == seeds[0]}
 without, lines = {}, {}
-_, axes = plt.subplots(2, 2, figsize=(8.4, 6.2))
+_, axes = plt.subplots(2, 2, figsize=(7.8, 5.8))
 for (label, name), pair in zip(latents.items(), axes, strict=True):
     without[label] = bench.test.copy()
     without[label].obsm["X_scVI"] = np.array(first[name]["latent"])[test]

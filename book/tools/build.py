@@ -205,14 +205,14 @@ def execute(
 
 
 def lighten(cell: nbformat.NotebookNode) -> None:
-    """Write a cell's figures with 256 colours, a third of the bytes, and note their width.
+    """Write a cell's figures with 64 colours, a quarter of the bytes, and note their width.
 
     They were drawn with two pixels for each that a page shows; without a width it would show both.
     """
     for output in cell.outputs:
         if png := output.get("data", {}).get("image/png"):
             figure, written = Image.open(BytesIO(b64decode(png))), BytesIO()
-            colours = figure.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            colours = figure.convert("RGB").quantize(64, dither=Image.Dither.NONE)
             colours.save(written, "PNG", optimize=True)
             output.data["image/png"] = b64encode(written.getvalue()).decode()
             shown = cell.metadata.setdefault("mystnb", {}).setdefault("image", {})
