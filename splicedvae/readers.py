@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import scanpy as sc
 import scipy.io
-from anndata import AnnData
+from anndata import AnnData, ImplicitModificationWarning
 from anndata.utils import make_index_unique
 from scipy import sparse
 
@@ -205,7 +205,10 @@ def _kind_of_file(file: Path) -> tuple[str, Callable[[Path], AnnData]]:
 
 
 def _loom(file: Path) -> AnnData:
-    with file_of_its_kind(file, "loom"):
+    with file_of_its_kind(file, "loom"), warnings.catch_warnings():
+        # anndata advises against the format, which velocyto's users did not choose
+        warnings.filterwarnings("ignore", ".*read_loom is deprecated", FutureWarning)
+        warnings.simplefilter("ignore", ImplicitModificationWarning)  # numbers for names
         # velocyto's files are older than the rules that loompy would check
         cells = anndata.io.read_loom(file, X_name="", validate=False)
     return _indexed(cells)

@@ -77,9 +77,10 @@ def _sound(samples: pd.DataFrame) -> pd.DataFrame:
     if not sound.any():
         raise ValueError("No sample has an accession and a positive number of cells.")
     samples = samples.assign(n_cells=n_cells)[sound].set_index("sample")
+    dataset = samples["dataset"].astype(object)
     return samples.assign(
         n_cells=samples["n_cells"].astype(np.int64),
-        dataset=samples["dataset"].replace("", None).fillna(samples.index.to_series()),
+        dataset=dataset.where(dataset.notna() & (dataset != ""), samples.index.to_series()),
     )
 
 

@@ -152,7 +152,7 @@ def ensembl_ids(adata: AnnData, ids: str | Mapping[str, str] | None = None) -> p
         alone = lower.loc[lower["size"] == 1, "first"]
         again = names.str.lower().map(alone)
         by_case = list(names[found.isna() & again.notna()])
-        found = found.fillna(again)
+        found = found.astype(object).where(found.notna(), again)
     found = found.where(found.notna() & found.astype(str).str.match(ENSEMBL), "")
     if not (found != "").any():
         raise ValueError(

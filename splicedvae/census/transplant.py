@@ -129,7 +129,7 @@ def transplant(
     """
     if "census" not in adata.var:
         raise KeyError("adata.var has no column 'census': match the genes first, census.match.")
-    genes = torch.as_tensor(adata.var["census"].to_numpy())  # (G,)
+    genes = torch.as_tensor(adata.var["census"].to_numpy(copy=True))  # (G,)
     if pretrained_lr is None:
         pretrained_lr = 1.0 if (genes < 0).any() else 0.1
     if not pretrained_lr >= 0:
