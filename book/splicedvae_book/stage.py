@@ -136,31 +136,12 @@ class Stage:
         The jobs' results by seed and name, each with ``seed``, ``name`` and ``seconds``.
         """
         names = self.names if names is None else tuple(names)
-        jobs = [(self, self.missing(adata, profile, results, names))]
-        _do(jobs, adata, profile, results, self.alone)
         folder = self.folder(results, adata, profile)
+        _do([(self, folder, self._missing(folder, profile, names))], adata, profile, self.alone)
         return [_read(folder, *job) for job in self._jobs(profile, names)]
 
-    def missing(
-        self,
-        adata: AnnData,
-        profile: str,
-        results: str | os.PathLike,
-        names: Iterable[str] | None = None,
-    ) -> list[tuple[int, str]]:
-        """Jobs whose results are not there.
-
-        Parameters
-        ----------
-        adata, profile, results, names
-            As given to :meth:`run`.
-
-        Returns
-        -------
-        Seed and name of each.
-        """
-        folder = self.folder(results, adata, profile)
-        names = self.names if names is None else names
+    def _missing(self, folder: Path, profile: str, names: Iterable[str]) -> list[tuple[int, str]]:
+        """Seed and name of each job whose results are not in the folder."""
         return [job for job in self._jobs(profile, names) if _read(folder, *job) is None]
 
     def _jobs(self, profile: str, names: Iterable[str]) -> list[tuple[int, str]]:
@@ -200,28 +181,25 @@ def run_all(
         ready = [stage for stage in left if not ahead & set(stage.after)]
         left = [stage for stage in left if stage not in ready]
         for alone in (False, True):
-            wave = [stage for stage in ready if stage.alone == alone]
-            jobs = [(s, s.missing(adata, profile, results)) for s in wave]
-            _do(jobs, adata, profile, results, alone)
+            wave = [(s, s.folder(results, adata, profile)) for s in ready if s.alone == alone]
+            _do([(s, f, s._missing(f, profile, s.names)) for s, f in wave], adata, profile, alone)
 
 
 def _do(
-    missing: Iterable[tuple[Stage, list[tuple[int, str]]]],
+    missing: Iterable[tuple[Stage, Path, list[tuple[int, str]]]],
     adata: AnnData,
     profile: str,
-    results: str | os.PathLike,
     alone: bool,
 ) -> None:
     """Do jobs in as many processes as fill the machine; one at a time if they measure time."""
-    missing = [(stage, jobs) for stage, jobs in missing if jobs]
+    missing = [(stage, folder, jobs) for stage, folder, jobs in missing if jobs]
     calls = []
-    for stage, jobs in missing:
-        folder = stage.folder(results, adata, profile)
+    for stage, folder, jobs in missing:
         folder.mkdir(parents=True, exist_ok=True)
         calls += [joblib.delayed(stage._work)(adata, profile, *job, folder) for job in jobs]
     if calls:
         parallel = joblib.Parallel(n_jobs=_n_jobs(alone), return_as="generator_unordered")
-        title = ", ".join(stage.title for stage, _ in missing)
+        title = ", ".join(stage.title for stage, *_ in missing)
         for _ in tqdm(parallel(calls), total=len(calls), desc=title, unit="job"):
             pass
 

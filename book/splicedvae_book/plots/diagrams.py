@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from splicedvae.velocity.metrics import EDGES
 
-from .style import BLUE, COLOURS, GREEN, INK, ORANGE, _arrow, _canvas, _panel
+from .style import BLUE, COLOURS, GREEN, INK, ORANGE, _arrow, _box, _canvas, _panel
 
 
 def splicing_diagram(ax: Axes | None = None) -> Axes:
@@ -66,8 +66,7 @@ def architecture(ax: Axes | None = None) -> Axes:
         (6.2, 0.8, ORANGE, "splicing head\n$L + K \\to G$"),
         (8.4, 0.8, ORANGE, "ratios $\\hat p$\n$(B, G)$"),
     ):
-        frame = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": colour, "lw": 2}
-        ax.text(x, y, text, ha="center", va="center", size=12, bbox=frame)
+        _box(ax, x, y, text, colour, 12)
     for start, end in ((1.3, 1.6), (3.2, 3.55), (4.85, 5.35), (7.05, 7.7)):
         _arrow(ax, (start, 2.2), (end, 2.2))
     _arrow(ax, (4.6, 1.8), (5.3, 1.0), ORANGE)
@@ -151,14 +150,8 @@ def hierarchy(edges: Sequence[tuple[str, str]] = EDGES, ax: Axes | None = None) 
     for a, b in edges:
         _arrow(ax, places[a], places[b], "#777777", shrinkA=44, shrinkB=44)
     for name, (x, y) in places.items():
-        frame = {
-            "boxstyle": "round,pad=0.3",
-            "fc": "white",
-            "ec": COLOURS.get(name, INK),
-            "lw": 2.5,
-        }
         text = name.replace(" EP", "\nEP").replace("-e", "-\ne")
-        ax.text(x, y, text, ha="center", va="center", size=11, bbox=frame)
+        _box(ax, x, y, text, COLOURS.get(name, INK))
     return ax
 
 
@@ -196,8 +189,7 @@ def pipelines(ax: Axes | None = None) -> Axes:
     for name, (y, colour, way, labels) in rows.items():
         ax.text(0.1, y + 1.35, name, size=13, weight="bold", color=colour)
         for x, text in zip((0.9, 3.6, 6.7), way, strict=True):
-            frame = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": colour, "lw": 2}
-            ax.text(x, y, text, ha="center", va="center", size=11, bbox=frame)
+            _box(ax, x, y, text, colour)
         for start, end in ((1.6, 2.55), (4.7, 5.75)):
             _arrow(ax, (start, y), (end, y), colour)
         where = (0.9, 3.6, 6.7)

@@ -73,6 +73,11 @@ def _arrow(ax: Axes, start: tuple, end: tuple, colour: str = INK, **style) -> No
     ax.annotate("", end, start, arrowprops=style)
 
 
+def _box(ax: Axes, x: float, y: float, text: str, colour: str, size: int = 11) -> None:
+    frame = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": colour, "lw": 2}
+    ax.text(x, y, text, ha="center", va="center", size=size, bbox=frame)
+
+
 def _role_colour(name: str, roles: Mapping[str, str] | None) -> str:
     default = "ours" if name.startswith("SplicedVAE") else "baseline"
     return ROLES[(roles or {}).get(name, default)]
