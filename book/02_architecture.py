@@ -547,7 +547,9 @@ show(HierarchicalLinear.forward)
 # sv.SplicedVAE.setup_anndata(adata, modality_layer="chromatin")
 # ```
 #
-# {doc}`Chapter 6 <06_atlas>` asks what it buys.
+# The encoder still reads counts alone. With `SplicedVAE(adata, encode_modality=True)` it reads the
+# second modality beside them, so that the latent is of both.
+# {doc}`Chapter 6 <06_atlas>` asks what either buys.
 #
 # ## The loss on one page
 #

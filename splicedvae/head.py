@@ -168,10 +168,24 @@ class Features(nn.Module):
         count = log_normalised(x, self.depth) - self.own_mean
         own = [count / self.own_std] if self.own_total else []
         if self.modality:
-            values, measured = measured_modality(modality, self.modality_depth)
-            standardised = (values - self.modality_mean) / self.modality_std
-            own.append(torch.where(measured, standardised, 0.0))
+            own.append(self.own_modality(modality))
         return own, count @ self.components
+
+    def own_modality(self, modality: torch.Tensor) -> torch.Tensor:
+        """Each gene's value of the second modality, standardised by the training cells.
+
+        Parameters
+        ----------
+        modality
+            Values, (B, G).
+
+        Returns
+        -------
+        (B, G), 0 where it is missing.
+        """
+        values, measured = measured_modality(modality, self.modality_depth)
+        standardised = (values - self.modality_mean) / self.modality_std
+        return torch.where(measured, standardised, 0.0)
 
 
 def log_normalised(x: torch.Tensor, depth: torch.Tensor) -> torch.Tensor:

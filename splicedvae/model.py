@@ -62,6 +62,14 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
         dropout_rate=0.1, head="mlp2", own_total=False, n_components=0, ratio_loss="mse",
         ratio_weight=1, ratio_reduction="mean", head_l2=0``; the defaults are what did best on
         validation cells.
+    encode_modality
+        The encoder reads the second modality of ``setup_anndata(modality_layer=...)`` too, so that
+        the latent is of both; without, only the head does.
+
+    Raises
+    ------
+    ValueError
+        There are no cells, or no second modality to encode.
 
     Examples
     --------
@@ -102,10 +110,17 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
         head_l2: float | None = None,
         head_latent: Literal["mean", "sample"] = "sample",
         detach_head: bool = False,
+        encode_modality: bool = False,
     ):
         if adata is None and registry is None:
             raise ValueError("Give adata that setup_anndata has seen, or a datamodule's registry.")
         known = registry or self._get_most_recent_anndata_manager(adata, required=True).registry
+        modality = MODALITY in known["field_registries"]
+        if encode_modality and not modality:
+            raise ValueError(
+                "encode_modality=True, and the cells have no second modality: give its layer to "
+                "setup_anndata(modality_layer=...)."
+            )
         # every argument is spelled out: one hidden in **kwargs would be lost when `load` rebuilds
         super().__init__(
             adata,
@@ -128,7 +143,8 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             head_l2=head_l2,
             head_latent=head_latent,
             detach_head=detach_head,
-            modality=MODALITY in known["field_registries"],
+            modality=modality,
+            encode_modality=encode_modality,
         )
         self._model_summary_string = (
             f"SplicedVAE with n_latent: {n_latent}, n_hidden: {n_hidden}, n_layers: {n_layers}, "
@@ -456,6 +472,10 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
             raise ValueError(f"{type(scvi_model).__name__} is not a plain scvi.model.SCVI.")
         if not scvi_model.is_trained:
             raise RuntimeError("The scVI model is not trained; train it first.")
+        if kwargs.get("encode_modality"):
+            raise ValueError(
+                "An scVI model's encoder reads counts alone; leave encode_modality out."
+            )
         check_cells(adata)
         same_genes(adata, pd.Index(scvi_model.get_var_names()), "the scVI model")
         manager = cls._get_most_recent_anndata_manager(adata, required=True)

@@ -15,6 +15,7 @@ from scvi.distributions import NegativeBinomial
 from scvi.module import VAE
 from scvi.module._constants import MODULE_KEYS
 from scvi.module.base import LossOutput, auto_move_data
+from torch import nn
 
 from .head import RATIO_LOSSES, RatioHead, one_of, ratio_loss
 from .likelihood import QuickNegativeBinomial
@@ -69,6 +70,8 @@ class SplicedVAEModule(VAE):
         Keep the head's gradient from the encoder: scVI, and a regression on its latent.
     modality
         Minibatches hold a second modality, and the head reads it.
+    encode_modality
+        The encoder reads it too, beside the counts, in place of covariates.
     **vae_kwargs
         What else :class:`scvi.module.VAE` takes.
     """
@@ -94,6 +97,7 @@ class SplicedVAEModule(VAE):
         head_latent: Literal["mean", "sample"] = "sample",
         detach_head: bool = False,
         modality: bool = False,
+        encode_modality: bool = False,
         **vae_kwargs,
     ):
         super().__init__(
@@ -130,6 +134,19 @@ class SplicedVAEModule(VAE):
         )
         # set from the training cells; trained only by beta_binomial
         self.head.log_concentration.requires_grad_(ratio_loss == "beta_binomial")
+        self.encode_modality = encode_modality
+        if encode_modality:
+            for encoder in (self.z_encoder, self.l_encoder):
+                layer = encoder.encoder.fc_layers[0]
+                layer[0] = nn.Linear(layer[0].in_features + n_input, layer[0].out_features)
+            self.encode_covariates = True  # scVI appends to the counts what it is told are these
+
+    def _get_inference_input(self, tensors: dict, full_forward_pass: bool = False) -> dict:
+        inputs = super()._get_inference_input(tensors, full_forward_pass)
+        if self.encode_modality:
+            modality = self.head.features.own_modality(tensors[MODALITY])
+            inputs[MODULE_KEYS.CONT_COVS_KEY] = modality
+        return inputs
 
     @auto_move_data
     def splicing_logit(

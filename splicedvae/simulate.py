@@ -44,7 +44,8 @@ rates :math:`\kappa` of its own, and transcription follows it,
               (\alpha_\text{high} - \alpha_\text{low})\, c(t - \text{lag}),
 
 with :math:`c_\infty` 1 where the gene has its high rate and 0 where it has its low one. A switch
-of chromatin does not leave its stage, so near a stage's start the lag is shorter.
+of chromatin does not leave its stage, so near a stage's start the lag is shorter. The bursts of
+transcription may show in the counts of chromatin too, as if it were open only while they last.
 """
 
 from __future__ import annotations
@@ -101,8 +102,11 @@ BURST_WINDOW = 0.5  # tau, in 1/beta
 BURST_SHAPE = 0.5  # of the gamma distribution; variance 1 / shape, most cells between bursts
 CAPTURE_SHAPE = 20.0  # of the extra-binomial noise; variance 1 / shape
 
-# Chromatin. It is slower than splicing, so that it tells of what is still to come.
-OPENING, CLOSING, KAPPA_LOG_SD = 0.4, 0.3, 0.3  # medians, in units of beta
+# Chromatin.
+CLOSING, KAPPA_LOG_SD = (
+    0.75,
+    0.3,
+)  # median rate, as a share of that of opening; its spread over genes
 CLOSED = 0.1  # counts in closed chromatin, as a share of those in open one
 CHROMATIN_LOG_SD = 0.7  # of genes' log mean counts
 CHROMATIN_DEPTH_LOG_SD = 0.4  # of cells' log depth
@@ -184,6 +188,8 @@ def simulate(
     chromatin: bool = False,
     chromatin_lag: float = 0.0,
     chromatin_counts: float = 2.0,
+    chromatin_rate: float = 1.0,
+    chromatin_bursts: float = 0.0,
 ) -> AnnData:
     """Simulate the pancreas: counts of branching splicing kinetics with known velocity.
 
@@ -209,6 +215,12 @@ def simulate(
         By how much chromatin is ahead of transcription, in 1/beta; below 0, it is late.
     chromatin_counts
         Mean count of open chromatin of a gene in a cell: the fewer, the noisier.
+    chromatin_rate
+        Median rate at which chromatin opens, in units of beta; it closes at three quarters of it.
+        Where it is slow, so is transcription, and the two forms stay close to their steady state.
+    chromatin_bursts
+        Share of a burst of transcription that shows in the gene's chromatin, from 0 to 1: whether
+        chromatin tells of the cell's own moment, or only of its place in the programme.
 
     Returns
     -------
@@ -231,8 +243,8 @@ def simulate(
     Raises
     ------
     ValueError
-        If a size or a seed is not an integer or is too small, or a lag or a mean count is no
-        finite number, or none above 0.
+        If a size or a seed is not an integer or is too small, or a lag, a mean count or a rate is
+        no finite number, or none above 0, or a share is none.
     """
     given = [("n_obs", n_obs, 50), ("n_vars", n_vars, 1), ("seed", seed, 0)]
     if programme_seed is not None:
@@ -240,18 +252,21 @@ def simulate(
     for name, value, least in given:
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}.")
-    if not (np.isfinite(chromatin_lag) and 0 < chromatin_counts < np.inf):
-        raise ValueError(
-            f"chromatin_lag={chromatin_lag} must be a finite time, and "
-            f"chromatin_counts={chromatin_counts} a mean count above 0."
-        )
+    above_0 = {"chromatin_counts": chromatin_counts, "chromatin_rate": chromatin_rate}
+    if wrong := [f"{k}={v}" for k, v in above_0.items() if not 0 < v < np.inf]:
+        raise ValueError(f"{' and '.join(wrong)} must be finite numbers above 0.")
+    if not np.isfinite(chromatin_lag):
+        raise ValueError(f"chromatin_lag={chromatin_lag} must be a finite time.")
+    if not 0 <= chromatin_bursts <= 1:
+        raise ValueError(f"chromatin_bursts={chromatin_bursts} must be a share, from 0 to 1.")
     rng = np.random.default_rng(seed)
     cluster, progress = _place_cells(n_obs, rng)
     gamma = GAMMA_MEDIAN * rng.lognormal(0, GAMMA_LOG_SD, n_vars)
     high = np.exp(np.abs(rng.normal(0, FOLD_LOG_SD, n_vars)))
     walk = _trajectories
     if chromatin:
-        walk = partial(_open_trajectories, high=high, lag=chromatin_lag, seed=seed)
+        rate = chromatin_rate
+        walk = partial(_open_trajectories, high=high, lag=chromatin_lag, rate=rate, seed=seed)
     *states, more, time = walk(cluster, progress, gamma, _programme(high, rng))
     w, e = _capture(states[0].mean(0), states[1].mean(0), rng)
     title = "simulated pancreas"
@@ -260,9 +275,10 @@ def simulate(
         rng = np.random.default_rng((seed, programme_seed))
         cluster, progress = _place_cells(n_obs, rng)
         *states, more, time = walk(cluster, progress, gamma, _programme(high, rng))
-    layers = _layers(*states, gamma, w, e, rng)
+    burst = _bursts(states[0].shape, rng)
+    layers = _layers(*states, gamma, w, e, burst, rng)
     if chromatin:
-        layers |= _open_layers(more, chromatin_counts, rng)
+        layers |= _open_layers(more, chromatin_counts, 1 + chromatin_bursts * (burst - 1), rng)
     return AnnData(
         X=layers["spliced"].copy(),
         layers=layers,
@@ -353,7 +369,8 @@ def futures_true(adata: AnnData, horizon: float, n: int = 1, seed: int = 0) -> A
         kinetic = [np.asarray(adata.varm[name])[:, k] for name in KINETICS]
         states[:, here] = _states(t[here][:, None], *kinetic, gamma)
     w, e = (adata.var[name].to_numpy() for name in ("capture", "capture_ratio"))
-    layers = _layers(*states, gamma, w, e, rng)
+    burst = _bursts(states[0].shape, rng)
+    layers = _layers(*states, gamma, w, e, burst, rng)
     draw = np.repeat(np.arange(n), adata.n_obs)
     origin = np.tile(adata.obs_names, n)
     obs = pd.DataFrame(
@@ -403,6 +420,11 @@ def _states(
     return u, s, *kinetics(0.0, 0.0, alpha, gamma, recent)
 
 
+def _bursts(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Factors of the rate of transcription in the last BURST_WINDOW, of mean 1."""
+    return rng.gamma(BURST_SHAPE, 1 / BURST_SHAPE, shape)
+
+
 def _layers(
     u: np.ndarray,
     s: np.ndarray,
@@ -411,11 +433,12 @@ def _layers(
     gamma: np.ndarray,
     w: np.ndarray,
     e: np.ndarray,
+    burst: np.ndarray,
     rng: np.random.Generator,
 ) -> dict[str, csr_matrix | np.ndarray]:
     """Counts of cells in these states, with their noise, and the expectations."""
     spliced_true, unspliced_true = w * s, w * e * u
-    burst = rng.gamma(BURST_SHAPE, 1 / BURST_SHAPE, u.shape) - 1
+    burst = burst - 1
     noise_s, noise_u = rng.gamma(CAPTURE_SHAPE, 1 / CAPTURE_SHAPE, (2, *u.shape))
     size = _mean_one_lognormal(DEPTH_LOG_SD, len(u), rng)
     size_u = size * _mean_one_lognormal(UNSPLICED_CELL_LOG_SD, len(u), rng)
@@ -482,12 +505,13 @@ def _open_trajectories(
     programme: dict[str, tuple[np.ndarray, ...]],
     high: np.ndarray,
     lag: float,
+    rate: float,
     seed: int,
 ) -> tuple:
     """The same where transcription follows chromatin; c (cells, genes) instead of KINETICS."""
     rng = np.random.default_rng((seed, 1))  # of its own: all else is drawn as without chromatin
-    opening, closing = np.exp(rng.normal(0, KAPPA_LOG_SD, (2, len(gamma))))
-    opening, closing = opening * OPENING, closing * CLOSING
+    opening, closing = rate * np.exp(rng.normal(0, KAPPA_LOG_SD, (2, len(gamma))))
+    closing = closing * CLOSING
 
     def relax(c, target, t):
         return target + (c - target) * np.exp(-np.where(target > 0, opening, closing) * t)
@@ -520,10 +544,10 @@ def _open_trajectories(
 
 
 def _open_layers(
-    c: np.ndarray, mean: float, rng: np.random.Generator
+    c: np.ndarray, mean: float, burst: np.ndarray, rng: np.random.Generator
 ) -> dict[str, csr_matrix | np.ndarray]:
-    """Counts of open chromatin, and how open it is."""
-    rate = _mean_one_lognormal(CHROMATIN_LOG_SD, c.shape[1], rng).T * (CLOSED + c)
+    """Counts of open chromatin, and how open it is in expectation."""
+    rate = _mean_one_lognormal(CHROMATIN_LOG_SD, c.shape[1], rng).T * (CLOSED + c * burst)
     rate = mean * rate / rate.mean()
     counts = rng.poisson(_mean_one_lognormal(CHROMATIN_DEPTH_LOG_SD, len(c), rng) * rate)
     return {"chromatin": csr_matrix(counts.astype(np.int32)), "chromatin_true": c.astype("f4")}

@@ -6,6 +6,7 @@ import mudata
 import numpy as np
 import pandas as pd
 import pytest
+import scvi
 import torch
 from anndata import AnnData
 from scipy import sparse
@@ -27,8 +28,8 @@ def chromatin(cells):
 
 
 def trained(adata, parts, **kwargs):
-    sv.SplicedVAE.setup_anndata(adata, modality_layer="chromatin", **kwargs)
-    model = sv.SplicedVAE(adata, n_latent=4, n_hidden=16)
+    sv.SplicedVAE.setup_anndata(adata, modality_layer="chromatin")
+    model = sv.SplicedVAE(adata, n_latent=4, n_hidden=16, **kwargs)
     model.train(4, split=parts[:2], accelerator="cpu", enable_progress_bar=False)
     return model
 
@@ -119,6 +120,40 @@ def test_in_a_cell_without_it_other_cells_values_change_nothing(chromatin, parts
     other.layers["chromatin"] = values
     again = model.get_splicing_ratio(other, return_numpy=True)
     np.testing.assert_array_equal(model.get_splicing_ratio(return_numpy=True), again)
+
+
+@pytest.mark.parametrize("observed", [True, False])
+def test_encoded_too(observed, chromatin, parts, tmp_path):
+    """The latent follows the modality where it is measured, and is scVI's where it is not."""
+    kwargs = {"encode_modality": True, "use_observed_lib_size": observed}
+    model = trained(chromatin, parts, **kwargs)
+    z = model.get_latent_representation()
+    other = chromatin.copy()
+    other.layers["chromatin"] = other.layers["chromatin"].toarray() + 1.0
+    other.layers["chromatin"][:20] = np.nan
+    moved = model.get_latent_representation(other)
+    assert (moved[:-60] != z[:-60]).any(1).all()
+    del other.layers["chromatin"]
+    blind = model.get_latent_representation(other)
+    np.testing.assert_array_equal(blind[-60:], z[-60:])
+    np.testing.assert_array_equal(blind[:20], moved[:20])
+    assert model.module.decoder.px_decoder.fc_layers[0][0].in_features == 4  # not the decoder
+    model.save(tmp_path / "model")
+    loaded = sv.SplicedVAE.load(tmp_path / "model", chromatin.copy())
+    np.testing.assert_array_equal(loaded.get_latent_representation(), z)
+
+
+def test_nothing_to_encode(cells):
+    cells = cells.copy()
+    sv.SplicedVAE.setup_anndata(cells)
+    with pytest.raises(ValueError, match="modality_layer"):
+        sv.SplicedVAE(cells, encode_modality=True)
+    plain = scvi.model.SCVI
+    plain.setup_anndata(cells, layer="total")
+    scvi_model = plain(cells, n_latent=4, n_hidden=16)
+    scvi_model.train(1, enable_progress_bar=False)
+    with pytest.raises(ValueError, match="counts alone"):
+        sv.SplicedVAE.from_scvi_model(scvi_model, cells, encode_modality=True)
 
 
 @pytest.mark.parametrize(

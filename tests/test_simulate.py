@@ -10,6 +10,8 @@ from sklearn.metrics import silhouette_score
 
 import splicedvae.simulate as simulation
 from splicedvae.simulate import (
+    BURST_SHAPE,
+    CHROMATIN_DEPTH_LOG_SD,
     CLOSED,
     STAGES,
     _open_trajectories,
@@ -100,15 +102,15 @@ def test_kinetics_at_a_moving_rate_solve_the_equations(kappa, gamma):
     np.testing.assert_allclose(found, solution.y[:, -1], rtol=1e-8)
 
 
-@pytest.mark.parametrize("lag", [0.0, 1.0, -1.0])
-def test_transcription_follows_chromatin(lag):
+@pytest.mark.parametrize(("lag", "rate"), [(0.0, 0.4), (1.0, 0.4), (-1.0, 0.4), (0.0, 1.0)])
+def test_transcription_follows_chromatin(lag, rate):
     """One lineage on a fine grid: finite differences of c, u and s are what the equations say."""
     n, gamma = 4001, np.random.default_rng(1).uniform(0.8, 2.0, 30)
     high = 1.1 + np.random.default_rng(3).lognormal(1, 1, 30)
     lineage = ["Ductal", "Ngn3 low EP", "Ngn3 high EP", "Pre-endocrine", "Beta"]
     cluster, progress = np.repeat(lineage, n), np.tile(np.linspace(0, 1, n), len(lineage))
     programme = _programme(high, np.random.default_rng(2))
-    u, s, *_, c, time = _open_trajectories(cluster, progress, gamma, programme, high, lag, 0)
+    u, s, *_, c, time = _open_trajectories(cluster, progress, gamma, programme, high, lag, rate, 0)
     assert c.min() >= 0 and c.max() <= 1 and (np.ptp(c, axis=0) > 0.5).mean() > 0.8
 
     def slope(x):
@@ -128,17 +130,37 @@ def test_transcription_follows_chromatin(lag):
     delay = programme["Ductal"][2]
     middle = np.flatnonzero((delay > 1.5) & (delay < 14))
     assert len(middle) > 10
-    rate, t = slope(u[first])[1:-1] + u[first][2:-2], time[first][2:-2]
+    alpha, t = slope(u[first])[1:-1] + u[first][2:-2], time[first][2:-2]
     for gene in middle:
         opened = np.interp(t - lag, time[first], c[first, gene])
         expected = 1 + (high[gene] - 1) * opened
         inside = (t > abs(lag)) & (t < 16 - abs(lag))
-        error = np.abs(rate[:, gene] - expected)[inside] / high[gene]
+        error = np.abs(alpha[:, gene] - expected)[inside] / high[gene]
         assert np.median(error) < step**2 and error.max() < 2 * step
 
 
 def _correlation(x, y):
     return np.corrcoef(x, y)[0, 1] if np.ptp(x) > 1e-3 and np.ptp(y) > 1e-3 else np.nan
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_bursts_in_chromatin(share):
+    """Where chromatin is open, counts vary as bursts do, and with the unspliced ones."""
+    kwargs = {"chromatin": True, "chromatin_counts": 3.0}
+    cells = simulate(3000, 60, seed=3, chromatin_bursts=share, **kwargs)
+    plain = simulate(3000, 60, seed=3, **kwargs)
+    for layer in ("spliced", "unspliced"):
+        assert (cells.layers[layer] != plain.layers[layer]).nnz == 0
+    is_open = cells.layers["chromatin_true"].mean(0) > 0.9
+    counts, unspliced = (cells.layers[k].toarray()[:, is_open] for k in ("chromatin", "unspliced"))
+    scale = counts / counts.mean(0)
+    # of a count m: 1/m by chance, the cell's depth, and the share of the bursts' variance
+    burst = (share / (1 + CLOSED)) ** 2 / BURST_SHAPE
+    expected = np.exp(CHROMATIN_DEPTH_LOG_SD**2) * (1 + burst) - 1
+    found = (scale.var(0) - 1 / counts.mean(0)).mean()
+    assert found == pytest.approx(expected, rel=0.15)
+    r = [_correlation(*pair) for pair in zip(counts.T, unspliced.T, strict=True)]
+    assert np.nanmean(r) > 0.15 if share else abs(np.nanmean(r)) < 0.05
 
 
 def test_counts_of_chromatin():
@@ -155,8 +177,13 @@ def test_counts_of_chromatin():
     assert "chromatin" not in plain.layers and "rate_after" not in with_it.varm
     again = simulate(400, 60, seed=3, chromatin=True, chromatin_counts=4.0)
     assert (again.layers["chromatin"] != with_it.layers["chromatin"]).nnz == 0
-    for bad in ({"chromatin_lag": np.nan}, {"chromatin_counts": 0}):
-        with pytest.raises(ValueError, match="must be a finite time"):
+    for bad in (
+        {"chromatin_lag": np.nan},
+        {"chromatin_counts": 0},
+        {"chromatin_rate": np.inf},
+        {"chromatin_bursts": 2},
+    ):
+        with pytest.raises(ValueError, match=f"{next(iter(bad))}=.* must be"):
             simulate(60, 5, chromatin=True, **bad)
 
 

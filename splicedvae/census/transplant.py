@@ -145,6 +145,8 @@ def transplant(
             "A layer holds all genes and has one learning rate: with extra='keep', "
             "pretrained_lr must be 1."
         )
+    if kwargs.get("encode_modality"):
+        raise ValueError("A Census model's encoder reads counts alone; leave encode_modality out.")
     if checkpoint.n_continuous_cov or checkpoint.n_cats_per_cov:
         raise ValueError(f"The checkpoint {checkpoint.path} has covariates beside the batch.")
     model = SplicedVAE(adata, **(settings | kwargs))
