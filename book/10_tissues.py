@@ -282,9 +282,11 @@ plt.show()
 #
 # How far off is a velocity of such support? That was measured once, on the validation cells of the
 # training. Their true counts are known, and they are made shallow and noisy on purpose, so that
-# there are bad ones among them. A curve through these gives the expected angle. The verdict is
-# `trust` while support is near that of held-out cells, `caution` below, and `do not trust` where
-# little of it is left; chapter 5's rule of 45° is another one, for whole fields with known truth.
+# there are bad ones among them. A curve through these gives the expected angle. Fewer cells, or
+# fewer genes, make a poorer velocity of the same ratios; what they cost was measured on parts of the
+# validation cells too. The verdict is `trust` up to an expected angle of 45°, which is chapter 5's
+# rule for whole fields with known truth; `caution` up to 60°; and `do not trust` beyond, or where
+# little of the structure is left.
 #
 # Spliced counts in the place of totals need a test of their own: they differ between cells as
 # totals do. Genes with much unspliced mRNA then have too few molecules, and that is what is tested.

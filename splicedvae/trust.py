@@ -43,8 +43,8 @@ from .ratios._features import log_normalised, median_depth
 
 TRUST, CAUTION, DO_NOT_TRUST = "trust", "caution", "do not trust"
 RANDOM = 90.0  # mean angle, in degrees, between an arrow and one that knows nothing of it
-BAD_ANGLE, BAD_SHARE = 45.0, 0.25  # beyond these a field, or ratios, are not worth having
-NEAR_ANGLE, NEAR_SHARE = 35.0, 0.4  # and beyond these they may be: what is expected is no promise
+NEAR_ANGLE, NEAR_SHARE = 45.0, 0.4  # beyond these a field, or ratios, may not be worth having
+BAD_ANGLE, BAD_SHARE = 60.0, 0.25  # and beyond these they are not
 BAD_STRUCTURE = 0.15  # share of the held-out cells' T that noise and chance may reach
 KNOWN_ANGLE = 30.0  # of held-out cells; beyond it the training cells themselves have no velocity
 MIN_CELLS = 2  # one cell differs from no other
@@ -56,6 +56,8 @@ FIELD_CELLS = 800  # of which a field is made; the validation cells, and trainin
 #: Shares of a cell's entries that become noise, and of its molecules that stay.
 NOISE, DEPTHS = (0.0, 0.4, 0.7), (0.3, 0.1)
 N_DRAWS = 3  # of counts for the slopes of a field; here its mean angle alone matters
+N_SUBSETS = 2  # of cells, and of genes, whose fields say what fewer of them cost
+UNLIKE, STRANGE = 0.1, 0.9  # shares of cells unlike any training cell: said, and doubtful
 #: Relative capture of unspliced molecules that is too far from the training cells'.
 CAPTURE = 0.5
 
@@ -175,8 +177,9 @@ def calibration(model: SplicedVAE, seed: int = 0) -> dict[str, np.ndarray]:
     """
     model._check_if_trained(warn=False)
     taught_by = model.module.head.taught_by.cpu().numpy()
-    if model.trust_ is not None and np.allclose(model.trust_["taught_by"], taught_by):
-        return model.trust_
+    kept = model.trust_ or {}
+    if "kept" in kept and np.allclose(kept["taught_by"], taught_by):  # else of another version
+        return kept
     val, train = model.validation_indices, model.train_indices
     if (
         model.adata is None
@@ -251,6 +254,7 @@ def _measured(reader: _Reader, counts: list, n_val: int, rng: np.random.Generato
         "curve_angle": np.full(len(t), np.nan),
         "latent": latent,
         "error": np.full(len(latent), np.nan),
+        "kept": np.ones(2),
         "share": dense.sum(0) / dense.sum(),
         "ratio": mean,
         "depth": np.median(dense[val].sum(1)),
@@ -259,6 +263,7 @@ def _measured(reader: _Reader, counts: list, n_val: int, rng: np.random.Generato
         falling = IsotonicRegression(increasing=False, y_max=RANDOM).fit(t, angle)
         known["curve_angle"] = falling.predict(t)
         known["error"] = _error_by_place(latent, errors, lengths, n_val)
+        known["kept"] = _kept_by_half(counts, reader, errors, n_val, rng)
     nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(latent) - 1)).fit(latent)
     known["far"] = np.quantile(nearest.kneighbors()[0][val].mean(1), 0.99)
     return {key: np.asarray(value) for key, value in known.items()}
@@ -285,15 +290,40 @@ def _error_by_place(
     return (by_error + to_degrees.predict(length)) / 2
 
 
+def _kept_by_half(
+    counts: list, reader: _Reader, errors: np.ndarray, n_val: int, rng: np.random.Generator
+) -> np.ndarray:
+    """What half as many cells, and half as many genes, leave of what arrows know, 90° less error.
+
+    Each has an embedding and a reference of its own, from fewer counts, as a query has.
+    """
+    n_obs, n_vars = counts[0].shape
+    ratio, found = reader.ratio(counts[0].toarray()), []
+    for cells, genes in ((n_obs // 4, n_vars), (n_obs, n_vars // 2)):
+        kept = []
+        for _ in range(N_SUBSETS):
+            rows, columns = (
+                np.sort(rng.permutation(n)[:k]) for n, k in ((n_obs, cells), (n_vars, genes))
+            )
+            few = [layer[rows][:, columns] for layer in counts]
+            bench = _Field(*few, reader.model, columns)
+            error, _ = bench.errors(few[0].toarray(), ratio[np.ix_(rows, columns)])
+            held_out = rows < n_val
+            known = RANDOM - errors[rows[held_out]].mean()
+            kept.append((RANDOM - error[held_out].mean()) / max(known, 1e-9))
+        found.append(np.clip(np.nan_to_num(np.mean(kept), nan=1.0), 0.01, 1))
+    return np.array([found[0] ** 0.5, found[1]])  # a quarter of the cells is half of them, twice
+
+
 class _Field:
     """The velocity of cells from their spliced and unspliced counts, and how far others are off."""
 
-    def __init__(self, x: sparse.csr_matrix, s, u, model: SplicedVAE):
+    def __init__(self, x: sparse.csr_matrix, s, u, model: SplicedVAE, genes=slice(None)):
         self.input = model.input
         total = s + u if self.input == "spliced" else x
         self.cells = AnnData(total, layers={"total": total, "spliced": s, "unspliced": u})
         c = model.module.head.log_concentration.detach().exp().cpu().numpy()
-        self.cells.var["concentration"] = c
+        self.cells.var["concentration"] = c[genes]
         self.arrows = None
         try:
             velocity.embed(self.cells)
@@ -459,6 +489,7 @@ def _scores(x: np.ndarray, reader: _Reader, known: dict, seed: int) -> dict:
         "held_out_angle": float(known["error"].mean()),
         "ratio_share": r / max(r_held_out, 1e-9),
         "genes": float(known["share"][there].sum()),
+        "halvings": np.log2([len(known["latent"]) / len(x), len(there) / there.sum()]).clip(min=0),
         "depth": float(np.median(x.sum(1))) / float(known["depth"]),
         "far": float((distance.mean(1) > known["far"]).mean()),
         "capture": capture,
@@ -480,6 +511,7 @@ def _support(found: dict, known: dict) -> tuple[float, np.ndarray]:
         return float("nan"), by_ratio
     held_out = max(RANDOM - np.interp(found["held_out"], *curve), 1e-9)
     share = np.clip((RANDOM - np.interp(found["structure"], *curve)) / held_out, 0, 1)
+    share = share * np.prod(known["kept"] ** found["halvings"])
     angle = RANDOM - (RANDOM - known["error"][found["place"]].mean(1)) * share * typical
     by_angle = np.clip(1 - angle / RANDOM, 0, 1)
     return float(angle.mean()), by_angle if _move(found) else by_ratio
@@ -515,13 +547,14 @@ def _verdict(found: dict, angle: float) -> tuple[str, list[str]]:
             f"alone (unspliced molecules at {found['capture']:.2f} of the training cells' rate)."
         )
     elif found["capture_low"] > 1 / CAPTURE:
-        doubtful.append(
-            "Genes with much unspliced mRNA have too many molecules, as in nuclei (unspliced "
-            f"molecules at {found['capture']:.1f} times the training cells' rate)."
+        fine.append(
+            "Genes with much unspliced mRNA have many molecules, as in nuclei (unspliced molecules "
+            f"at {found['capture']:.1f} times the training cells' rate). Differences between cells "
+            "carry over; mean ratios are the training cells', unless model.calibrate sets them."
         )
-    if found["far"] > 0.5:
+    if found["far"] > STRANGE:
         doubtful.append(f"{found['far']:.0%} of the cells are unlike any training cell.")
-    elif found["far"] > 0.1:
+    elif found["far"] > UNLIKE:
         fine.append(
             f"{found['far']:.0%} of the cells are unlike any training cell. If this is another "
             "tissue, its genes have other mean ratios: model.calibrate sets them by a few cells."
