@@ -34,6 +34,7 @@ def main() -> None:
     setting = PROFILES[args.profile]
     PROFILES[args.profile] = replace(setting, seeds=tuple(range(args.seeds)))
     adata, stage = lab.profiles.load(args.profile), getattr(lab, args.stage).stage
+    stage = replace(stage, seeds={})
     run_all(needed(stage), adata, args.profile, args.out)
     table = lab.experiment.table(stage.run(adata, args.profile, args.out))
     scores = list(stage.shown)

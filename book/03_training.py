@@ -67,9 +67,9 @@ pd.DataFrame(
 # (`elbo` in the history is the *negative* ELBO per cell, in nats, as scvi-tools logs it: lower is
 # better. From here on we write ELBO for the bound itself, where higher is better.)
 #
-# The full runs are made once, by `make results`, and read here; where none are found, as in Colab,
-# the next cell makes them, which takes minutes for each seed (or seconds, with the {term}`profile`
-# `smoke`). Each seed has its own split, its own genes, its own initial weights. Every model below
+# The full runs are made once, by `make results`, and read here. Where none are found, as in Colab,
+# the next cell makes them. That takes minutes for each seed, or seconds with the {term}`profile`
+# `smoke`. Each seed has its own split, its own genes, its own initial weights. Every model below
 # saw the same training cells, for the same number of epochs, with the {term}`KL <KL divergence>`
 # term warmed up over the first third of them.
 

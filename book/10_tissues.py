@@ -7,8 +7,8 @@
 # {cite:p}`SplicedVAE2026`. So we ask two questions. What carries over to a tissue that a model has
 # never seen? And how does somebody with totals alone find out when not to believe it?
 #
-# Here are real cells of other tissues, with the same genes, for the first; and for the second a
-# verdict, which knows nothing but the totals, beside the truth for cells where we know it.
+# For the first question, here are real cells of other tissues, with the same genes. For the second,
+# a verdict that knows nothing but the totals stands beside the truth, for cells where we know it.
 #
 # :::{admonition} In this chapter
 # :class: tip
@@ -213,9 +213,9 @@ lab.profiles.finding(
 #
 # Velocity asks less than D² does. scVelo draws a line through the origin for each gene, and reads
 # velocity from the cells above and below it. An offset of the gene's ratio moves all of its cells
-# in the same direction, and the slope of the line moves with them. We try it: ratios of the
-# pancreas by {term}`nearest neighbours <baseline>`, once as they are and once with a random offset
-# for each gene (standard deviation 0.5 on the logit scale, about as much as libraries differ).
+# in the same direction, and the slope of the line moves with them. We try it with ratios of the
+# pancreas by {term}`nearest neighbours <baseline>`: once as they are, and once with a random offset
+# for each gene. Its standard deviation is 0.5 on the logit scale, about as much as libraries differ.
 
 # %% tags=["remove-stderr"]
 cells, (train, val, test) = lab.profiles.prepared(real, profile, 0)
@@ -282,11 +282,16 @@ plt.show()
 #
 # How far off is a velocity of such support? That was measured once, on the validation cells of the
 # training. Their true counts are known, and they are made shallow and noisy on purpose, so that
-# there are bad ones among them. A curve through these gives the expected angle. Fewer cells, or
-# fewer genes, make a poorer velocity of the same ratios; what they cost was measured on parts of the
-# validation cells too. The verdict is `trust` up to an expected angle of 45°, which is chapter 5's
-# rule for whole fields with known truth; `caution` up to 60°; and `do not trust` beyond, or where
-# little of the structure is left.
+# there are bad ones among them. Fewer cells, or fewer genes, make a poorer velocity of the same
+# ratios; what they cost was measured on parts of the validation cells too.
+#
+# And which arrow is it? Chapter 5 drew ratios from what the model does not know, its weights and a
+# cell's latent, and found that arrows that disagree are often wrong. `trust` makes five such draws of
+# the query. A curve through the validation cells turns their disagreement into degrees.
+#
+# The verdict is `trust` up to an expected angle of 35°. Up to 45°, which is chapter 5's rule for
+# whole fields with known truth, it is `caution`, since what is expected is no promise. Beyond, or
+# where little of the structure is left, it is `do not trust`.
 #
 # Spliced counts in the place of totals need a test of their own: they differ between cells as
 # totals do. Genes with much unspliced mRNA then have too few molecules, and that is what is tested.

@@ -12,8 +12,11 @@ with :math:`\rho` the decoder's share of gene g, y the log-normalised counts of 
 :math:`n_g` the cells in which it is seen there. A gene's mean plays no part in it. T falls as cells
 get shallow, lose genes, or are noise, and so does all that is read from them. How far a velocity
 then is off is measured once, on the validation cells of the training, which are made shallow and
-noisy on purpose; their spliced and unspliced counts are known. Where in the latent space arrows are
-right is read from the same cells.
+noisy on purpose; their spliced and unspliced counts are known.
+
+Which arrow to believe is read from the query itself: ratios are drawn from what the model does not
+know, its weights and the cell's latent, and counts from the ratios. Each draw has its arrows. Where
+those of a cell disagree, it is often wrong; how often, the validation cells say.
 
 One thing T can't see: spliced counts that are given for totals differ from each other as totals do.
 They lack molecules in the genes that have many unspliced ones, see :func:`unspliced_capture`.
@@ -43,19 +46,20 @@ from .ratios._features import log_normalised, median_depth
 
 TRUST, CAUTION, DO_NOT_TRUST = "trust", "caution", "do not trust"
 RANDOM = 90.0  # mean angle, in degrees, between an arrow and one that knows nothing of it
-NEAR_ANGLE, NEAR_SHARE = 45.0, 0.4  # beyond these a field, or ratios, may not be worth having
-BAD_ANGLE, BAD_SHARE = 60.0, 0.25  # and beyond these they are not
+BAD_ANGLE, BAD_SHARE = 45.0, 0.25  # beyond these a field, or ratios, are not worth having
+NEAR_ANGLE, NEAR_SHARE = 35.0, 0.4  # and beyond these they may be: what is expected is no promise
 BAD_STRUCTURE = 0.15  # share of the held-out cells' T that noise and chance may reach
 KNOWN_ANGLE = 30.0  # of held-out cells; beyond it the training cells themselves have no velocity
 MIN_CELLS = 2  # one cell differs from no other
 N_BOOTSTRAP = 200  # of genes, for an interval
 MIN_HELD_OUT = 40  # validation cells, of which a gene must be seen in half
 FEW_CELLS = 50  # among which a correlation within genes says little
-NEIGHBOURS = 10  # validation cells from whose errors a cell's is read
+NEIGHBOURS = 10  # cells around a place
 FIELD_CELLS = 800  # of which a field is made; the validation cells, and training cells around them
+ASKED_CELLS = 2000  # of a query, of which a field is made; the others take their neighbours' spread
 #: Shares of a cell's entries that become noise, and of its molecules that stay.
 NOISE, DEPTHS = (0.0, 0.4, 0.7), (0.3, 0.1)
-N_DRAWS = 3  # of counts for the slopes of a field; here its mean angle alone matters
+N_DRAWS = 5  # of the arrows
 N_SUBSETS = 2  # of cells, and of genes, whose fields say what fewer of them cost
 UNLIKE, STRANGE = 0.1, 0.9  # shares of cells unlike any training cell: said, and doubtful
 #: Relative capture of unspliced molecules that is too far from the training cells'.
@@ -178,7 +182,7 @@ def calibration(model: SplicedVAE, seed: int = 0) -> dict[str, np.ndarray]:
     model._check_if_trained(warn=False)
     taught_by = model.module.head.taught_by.cpu().numpy()
     kept = model.trust_ or {}
-    if "kept" in kept and np.allclose(kept["taught_by"], taught_by):  # else of another version
+    if "curve_kept" in kept and np.allclose(kept["taught_by"], taught_by):  # else of another version
         return kept
     val, train = model.validation_indices, model.train_indices
     if (
@@ -226,129 +230,133 @@ def _measured(reader: _Reader, counts: list, n_val: int, rng: np.random.Generato
     val = slice(0, n_val)
     mean, seen = pooled_ratio(s, u), np.asarray((x[val] > 0).sum(0)).ravel()
     genes = seen >= min(MIN_HELD_OUT // 2, seen.max())
-    bench = _Field(x, s, u, reader.model)
+    bench = _Field(x, reader.model, forms=(s, u))
     noise = rng.poisson(dense.sum(1, keepdims=True) * (dense.sum(0) / dense.sum()))
     draw = rng.random(dense.shape)
     degraded = [np.where(draw < share, noise, dense) for share in NOISE]
     degraded += [rng.binomial(dense.astype(np.int64), depth) for depth in DEPTHS]
-    structure, angle, r = [], [], []
-    for i, now in enumerate(degraded):
-        ratio = reader.ratio(now)
-        error, length = bench.errors(now, ratio)
-        if i == 0:
-            latent, errors, lengths = reader.latent(now), error, length
+    structure, r, fields = [], [], []
+    for now in degraded:
         structure.append(_structure(now[val], reader, rng))
-        angle.append(error[val].mean())
-        report = metrics.ratio_report(s[val], u[val], ratio[val], mean, genes=genes)
+        report = metrics.ratio_report(s[val], u[val], reader.ratio(now)[val], mean, genes=genes)
         r.append(report["within_gene_r"])
+        fields.append([part[val] for part in bench.errors(now, reader.draws(now))])
     # where no half tells the other, nothing is known
     t = np.maximum(np.array([*structure, 0.0]), 0)
-    r, angle = np.where(t > 0, [*r, 0.0], 0.0), np.where(t > 0, [*angle, RANDOM], RANDOM)
     order = np.argsort(t)
-    t, r, angle = t[order], r[order], angle[order]
-    rising = IsotonicRegression(y_min=0).fit(t, r)
+    t, r = t[order], np.where(t > 0, [*r, 0.0], 0.0)[order]
+    latent = reader.latent(dense)
     known = {
         "structure": structure[0],
         "curve_structure": t,
-        "curve_r": rising.predict(t),
-        "curve_angle": np.full(len(t), np.nan),
+        "curve_r": IsotonicRegression(y_min=0).fit(t, r).predict(t),
+        "curve_kept": np.full(len(t), np.nan),
+        "angle": np.nan,
         "latent": latent,
-        "error": np.full(len(latent), np.nan),
-        "kept": np.ones(2),
         "share": dense.sum(0) / dense.sum(),
         "ratio": mean,
         "depth": np.median(dense[val].sum(1)),
     }
-    if np.isfinite(angle).all():
-        falling = IsotonicRegression(increasing=False, y_max=RANDOM).fit(t, angle)
-        known["curve_angle"] = falling.predict(t)
-        known["error"] = _error_by_place(latent, errors, lengths, n_val)
-        known["kept"] = _kept_by_half(counts, reader, errors, n_val, rng)
+    if np.isfinite(fields[0]).all():
+        error, spread = fields[0]
+        by_spread = IsotonicRegression(out_of_bounds="clip").fit(spread, error)
+        known["curve_spread"] = np.quantile(spread, np.linspace(0, 1, 51))
+        known["curve_error"] = by_spread.predict(known["curve_spread"])
+        known["angle"] = error.mean()
+        kept = np.array([*(_kept(*field, known) for field in fields), 0.0])[order]
+        kept = IsotonicRegression(y_min=0).fit(t, np.where(t > 0, kept, 0)).predict(t)
+        known["curve_kept"] = kept / max(np.interp(structure[0], t, kept), 1e-9)
+        known["kept"] = _kept_by_half(counts, reader, known, n_val, rng)
     nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(latent) - 1)).fit(latent)
     known["far"] = np.quantile(nearest.kneighbors()[0][val].mean(1), 0.99)
     return {key: np.asarray(value) for key, value in known.items()}
 
 
-def _error_by_place(
-    latent: np.ndarray, errors: np.ndarray, lengths: np.ndarray, n_val: int
-) -> np.ndarray:
-    """Expected error at each cell's place, in degrees.
+def _by_spread(spread: np.ndarray, known: dict) -> np.ndarray:
+    """Expected error of cells by how much their arrows disagree, in degrees."""
+    return np.interp(spread, known["curve_spread"], known["curve_error"])
 
-    The mean of two readings: of the nearest validation cells' errors, and of the arrows' lengths
-    around it, short ones being often wrong, which validation cells turn into degrees.
-    """
-    k = min(NEIGHBOURS, n_val - 1)
-    around = NearestNeighbors(n_neighbors=k + 1).fit(latent[:n_val]).kneighbors(latent)[1]
-    other = np.where(around == np.arange(len(latent))[:, None], -1, around)
-    # a validation cell's own error is left out; of others, the last neighbour
-    rows = [row[row >= 0][:k] for row in other]
-    by_error = np.array([errors[row].mean() for row in rows])
-    nearest = NearestNeighbors(n_neighbors=k).fit(latent).kneighbors(latent)[1]
-    length = np.log(lengths + 1e-9)[nearest].mean(1)
-    to_degrees = IsotonicRegression(increasing=False, out_of_bounds="clip")
-    to_degrees.fit(length[:n_val], errors[:n_val])
-    return (by_error + to_degrees.predict(length)) / 2
+
+def _kept(error: np.ndarray, spread: np.ndarray, known: dict) -> float:
+    """What arrows know, 90° less their error, as a share of what their spread lets expect."""
+    expected = RANDOM - _by_spread(spread, known).mean()
+    return float(np.clip((RANDOM - error.mean()) / max(expected, 1e-9), 0, 1))
 
 
 def _kept_by_half(
-    counts: list, reader: _Reader, errors: np.ndarray, n_val: int, rng: np.random.Generator
+    counts: list, reader: _Reader, known: dict, n_val: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """What half as many cells, and half as many genes, leave of what arrows know, 90° less error.
+    """What half as many cells, and half as many genes, leave of what arrows know.
 
     Each has an embedding and a reference of its own, from fewer counts, as a query has.
     """
     n_obs, n_vars = counts[0].shape
-    ratio, found = reader.ratio(counts[0].toarray()), []
+    ratios, found = reader.draws(counts[0].toarray()), []
     for cells, genes in ((n_obs // 4, n_vars), (n_obs, n_vars // 2)):
         kept = []
         for _ in range(N_SUBSETS):
-            rows, columns = (
-                np.sort(rng.permutation(n)[:k]) for n, k in ((n_obs, cells), (n_vars, genes))
-            )
-            few = [layer[rows][:, columns] for layer in counts]
-            bench = _Field(*few, reader.model, columns)
-            error, _ = bench.errors(few[0].toarray(), ratio[np.ix_(rows, columns)])
-            held_out = rows < n_val
-            known = RANDOM - errors[rows[held_out]].mean()
-            kept.append((RANDOM - error[held_out].mean()) / max(known, 1e-9))
+            rows = np.sort(rng.permutation(n_obs)[:cells])
+            columns = np.sort(rng.permutation(n_vars)[:genes])
+            x, s, u = (layer[rows][:, columns] for layer in counts)
+            bench = _Field(x, reader.model, columns, (s, u))
+            field = bench.errors(x.toarray(), ratios[:, rows][:, :, columns])
+            kept.append(_kept(*(part[rows < n_val] for part in field), known))
         found.append(np.clip(np.nan_to_num(np.mean(kept), nan=1.0), 0.01, 1))
     return np.array([found[0] ** 0.5, found[1]])  # a quarter of the cells is half of them, twice
 
 
 class _Field:
-    """The velocity of cells from their spliced and unspliced counts, and how far others are off."""
+    """Arrows of cells by what is drawn of their ratios, and how far they are off."""
 
-    def __init__(self, x: sparse.csr_matrix, s, u, model: SplicedVAE, genes=slice(None)):
+    def __init__(self, x: sparse.csr_matrix, model: SplicedVAE, genes=slice(None), forms=None):
         self.input = model.input
-        total = s + u if self.input == "spliced" else x
+        s, u = forms or (x, x)
+        total = s + u if forms and self.input == "spliced" else x
         self.cells = AnnData(total, layers={"total": total, "spliced": s, "unspliced": u})
         c = model.module.head.log_concentration.detach().exp().cpu().numpy()
         self.cells.var["concentration"] = c[genes]
-        self.arrows = None
+        self.embedded, self.true = True, None
         try:
-            velocity.embed(self.cells)
-            reference = self.cells.copy()
-            velocity.fit(reference)
-            self.arrows = reference.obsm["velocity_umap"]
+            velocity.embed(self.cells, progress=False)
+            if forms:
+                reference = self.cells.copy()
+                velocity.fit(reference, progress=False)
+                self.true = reference.obsm["velocity_umap"]
         except ValueError:  # too few cells or genes for a velocity
-            pass
+            self.embedded = False
 
-    def errors(self, counts: np.ndarray, ratio: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Angle of each cell's arrow in degrees, and its length, by counts as the model reads."""
-        if self.arrows is None:
-            return np.full((2, len(counts)), np.nan)
-        cells = self.cells.copy()
-        pair = split_counts(sparse.csr_matrix(counts, dtype=np.float32), ratio, self.input)
-        cells.layers["spliced"], cells.layers["unspliced"] = pair
+    def arrows(self, counts: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """Arrows of length 1, by counts as the model reads them, (draws, cells, 2)."""
+        found = []
+        for seed, ratio in enumerate(ratios):
+            cells = self.cells.copy()
+            pair = split_counts(sparse.csr_matrix(counts, dtype=np.float32), ratio, self.input)
+            cells.layers["spliced"], cells.layers["unspliced"] = pair
+            velocity.fit(cells, concentration="concentration", n_draws=1, seed=seed, progress=False)
+            found.append(_of_length_1(cells.obsm["velocity_umap"]))
+        return np.array(found)
+
+    def spread(self, counts: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """How much a cell's arrows disagree, 1 less the length of their mean, (cells,)."""
         try:
-            velocity.fit(cells, concentration="concentration", n_draws=N_DRAWS)
+            return 1 - np.linalg.norm(self.arrows(counts, ratios).mean(0), axis=1)
         except ValueError:  # no gene has a slope
-            return np.full(len(counts), RANDOM), np.zeros(len(counts))
-        arrows = cells.obsm["velocity_umap"]
-        length = np.linalg.norm(arrows, axis=1)
-        norm = length * np.linalg.norm(self.arrows, axis=1)
-        cosine = (arrows * self.arrows).sum(1) / np.maximum(norm, 1e-12)
-        return np.degrees(np.arccos(np.clip(cosine, -1, 1))), length
+            return np.ones(len(counts))
+
+    def errors(self, counts: np.ndarray, ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Angle of each cell's mean arrow in degrees, and the spread of its arrows."""
+        if self.true is None:
+            return np.full((2, len(counts)), np.nan)
+        try:
+            mean = self.arrows(counts, ratios).mean(0)
+        except ValueError:
+            return np.full(len(counts), RANDOM), np.ones(len(counts))
+        cosine = (_of_length_1(mean) * _of_length_1(self.true)).sum(1)
+        return np.degrees(np.arccos(cosine.clip(-1, 1))), 1 - np.linalg.norm(mean, axis=1)
+
+
+def _of_length_1(arrows: np.ndarray) -> np.ndarray:
+    return arrows / np.maximum(np.linalg.norm(arrows, axis=1, keepdims=True), 1e-12)
 
 
 def _prepared(query: AnnData, model: SplicedVAE) -> AnnData:
@@ -386,6 +394,15 @@ class _Reader:
         """Splicing ratios, (cells, genes)."""
         cells = self._cells(x, np.arange(len(x)))
         return self.model.get_splicing_ratio(cells, return_numpy=True)
+
+    def draws(self, x: np.ndarray) -> np.ndarray:
+        """Draws of the ratios, (N_DRAWS, cells, genes)."""
+        cells = self._cells(x, np.arange(len(x)))
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return self.model.get_splicing_ratio(
+                cells, n_samples=N_DRAWS, return_mean=False, return_numpy=True
+            )
 
     def latent(self, x: np.ndarray) -> np.ndarray:
         """Posterior means, (cells, L)."""
@@ -475,7 +492,7 @@ def _scores(x: np.ndarray, reader: _Reader, known: dict, seed: int) -> dict:
     there = x.sum(0) > 0
     structure = _structure(x, reader, rng)
     k = min(NEIGHBOURS, len(known["latent"]) - 1)
-    distance, place = NearestNeighbors(n_neighbors=k).fit(known["latent"]).kneighbors(latent)
+    distance, _ = NearestNeighbors(n_neighbors=k).fit(known["latent"]).kneighbors(latent)
     share = reader.share(x) * there
     expected = (x.sum(1, keepdims=True) * share / share.sum(1, keepdims=True)).sum(0)
     capture, low, high = unspliced_capture(
@@ -486,7 +503,7 @@ def _scores(x: np.ndarray, reader: _Reader, known: dict, seed: int) -> dict:
     return {
         "structure": structure,
         "held_out": float(known["structure"]),
-        "held_out_angle": float(known["error"].mean()),
+        "held_out_angle": float(known["angle"]),
         "ratio_share": r / max(r_held_out, 1e-9),
         "genes": float(known["share"][there].sum()),
         "halvings": np.log2([len(known["latent"]) / len(x), len(there) / there.sum()]).clip(min=0),
@@ -498,21 +515,34 @@ def _scores(x: np.ndarray, reader: _Reader, known: dict, seed: int) -> dict:
         "reads_spliced": reader.model.input == "spliced",
         "cells": len(x),
         "distance": distance.mean(1),
-        "place": place,
+        "spread": _spread(x, latent, there, reader, rng) if np.isfinite(known["angle"]) else None,
     }
+
+
+def _spread(
+    x: np.ndarray, latent: np.ndarray, there: np.ndarray, reader: _Reader, rng: np.random.Generator
+) -> np.ndarray:
+    """How much the arrows of each cell of a query disagree."""
+    asked = np.sort(rng.permutation(len(x))[:ASKED_CELLS])
+    counts, genes = x[asked][:, there], np.flatnonzero(there)
+    field = _Field(sparse.csr_matrix(counts, dtype=np.float32), reader.model, genes)
+    if not field.embedded:
+        return np.ones(len(x))
+    spread = field.spread(counts, reader.draws(x[asked])[:, :, there])
+    k = 1 if len(asked) == len(x) else min(NEIGHBOURS, len(asked))
+    near = NearestNeighbors(n_neighbors=k).fit(latent[asked]).kneighbors(latent)[1]
+    return spread[near].mean(1)
 
 
 def _support(found: dict, known: dict) -> tuple[float, np.ndarray]:
     """Expected angle of the query, and support of each cell."""
     typical = np.minimum(1, known["far"] / np.maximum(found["distance"], 1e-9))
     by_ratio = np.clip(found["ratio_share"] * typical, 0, 1)
-    curve = known["curve_structure"], known["curve_angle"]
-    if np.isnan(known["curve_angle"]).any():
+    if found["spread"] is None:
         return float("nan"), by_ratio
-    held_out = max(RANDOM - np.interp(found["held_out"], *curve), 1e-9)
-    share = np.clip((RANDOM - np.interp(found["structure"], *curve)) / held_out, 0, 1)
-    share = share * np.prod(known["kept"] ** found["halvings"])
-    angle = RANDOM - (RANDOM - known["error"][found["place"]].mean(1)) * share * typical
+    share = np.interp(found["structure"], known["curve_structure"], known["curve_kept"])
+    share = min(1, share) * np.prod(known["kept"] ** found["halvings"])
+    angle = RANDOM - (RANDOM - _by_spread(found["spread"], known)) * share * typical
     by_angle = np.clip(1 - angle / RANDOM, 0, 1)
     return float(angle.mean()), by_angle if _move(found) else by_ratio
 

@@ -28,6 +28,10 @@ LIBRARIES = ("torch", "scvi-tools", "scanpy", "scikit-learn", "scvelo")
 OURS, RUNNER = ("splicedvae", "splicedvae_book"), __name__
 
 
+#: Stages that take long and are no headline have one seed in `standard`; `full` has them all.
+ONCE = {"standard": (0,)}
+
+
 @dataclass(frozen=True)
 class Stage:
     """Results of one kind, by job and seed.
@@ -46,7 +50,7 @@ class Stage:
     libraries
         Whose version the results may depend on too.
     seeds
-        In place of the profile's.
+        In place of the profile's, by profile.
     after
         Titles of the stages whose results the jobs read.
     alone
@@ -58,7 +62,7 @@ class Stage:
     shown: tuple[str, ...]
     settings: Mapping[str, dict] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
-    seeds: tuple[int, ...] | None = None
+    seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     after: tuple[str, ...] = ()
     alone: bool = False
 
@@ -145,7 +149,7 @@ class Stage:
         return [job for job in self._jobs(profile, names) if _read(folder, *job) is None]
 
     def _jobs(self, profile: str, names: Iterable[str]) -> list[tuple[int, str]]:
-        seeds = PROFILES[profile].seeds if self.seeds is None else self.seeds
+        seeds = self.seeds.get(profile, PROFILES[profile].seeds)
         return [(seed, name) for seed in seeds for name in names]
 
     def _work(self, adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> None:
