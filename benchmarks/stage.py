@@ -13,7 +13,7 @@ from pathlib import Path
 
 import splicedvae_book as lab
 from splicedvae_book.profiles import PROFILES
-from splicedvae_book.stage import Stage, run_all
+from splicedvae_book.stage import ONCE, Stage, run_all
 
 
 def needed(stage: Stage) -> list[Stage]:
@@ -31,10 +31,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("_build/results"))
     args = parser.parse_args()
     lab.profiles.quiet()
+    ONCE.clear()
     setting = PROFILES[args.profile]
     PROFILES[args.profile] = replace(setting, seeds=tuple(range(args.seeds)))
     adata, stage = lab.profiles.load(args.profile), getattr(lab, args.stage).stage
-    stage = replace(stage, seeds={})
     run_all(needed(stage), adata, args.profile, args.out)
     table = lab.experiment.table(stage.run(adata, args.profile, args.out))
     scores = list(stage.shown)

@@ -249,7 +249,21 @@ def _codecs(settings: Any) -> Iterator[str]:
 
 def _10x_h5(file: Path) -> AnnData:
     with file_of_its_kind(file, "10x h5"):
-        return sc.read_10x_h5(file)
+        cells = sc.read_10x_h5(file, gex_only=False)
+    if "feature_types" not in cells.var:
+        return cells
+    is_gene = (cells.var["feature_types"] == "Gene Expression").to_numpy()
+    if is_gene.all():
+        return cells
+    others = ", ".join(sorted(set(cells.var["feature_types"][~is_gene].astype(str))))
+    logger.info(
+        "%s: %d features that are no genes are left out (%s). Open chromatin comes as a table of "
+        "each gene's activity, by sv.data.add_modality.",
+        file,
+        (~is_gene).sum(),
+        others,
+    )
+    return cells[:, is_gene].copy()
 
 
 def _indexed(cells: AnnData) -> AnnData:

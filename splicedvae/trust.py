@@ -182,7 +182,9 @@ def calibration(model: SplicedVAE, seed: int = 0) -> dict[str, np.ndarray]:
     model._check_if_trained(warn=False)
     taught_by = model.module.head.taught_by.cpu().numpy()
     kept = model.trust_ or {}
-    if "curve_kept" in kept and np.allclose(kept["taught_by"], taught_by):  # else of another version
+    if "curve_kept" in kept and np.allclose(
+        kept["taught_by"], taught_by
+    ):  # else of another version
         return kept
     val, train = model.validation_indices, model.train_indices
     if (

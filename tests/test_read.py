@@ -453,6 +453,13 @@ def tenx_h5(file, counts, cells, ids, symbols):
     return file
 
 
+def test_features_that_are_no_genes_are_named(tmp_path, caplog):
+    file = tenx_h5(tmp_path / "counts.h5", S + U, CELLS, IDS, SYMBOLS)
+    with caplog.at_level("INFO", logger="splicedvae"):
+        assert sv.data.read(file).n_vars == len(IDS)
+    assert "1 features that are no genes are left out (Antibody Capture)" in caplog.text
+
+
 def kb_standard(folder):
     place = folder / "counts_unfiltered"
     write(place / "cells_x_genes.mtx", mtx(S + U, **KB))

@@ -28,8 +28,18 @@ LIBRARIES = ("torch", "scvi-tools", "scanpy", "scikit-learn", "scvelo")
 OURS, RUNNER = ("splicedvae", "splicedvae_book"), __name__
 
 
-#: Stages that take long and are no headline have one seed in `standard`; `full` has them all.
-ONCE = {"standard": (0,)}
+#: Stages with one seed in a profile: they take long, and no headline is theirs. `full` has all seeds.
+ONCE = {
+    "standard": (
+        "queries",
+        "depth",
+        "pretraining",
+        "generalisation",
+        "modality",
+        "futures",
+        "tissues",
+    )
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +60,7 @@ class Stage:
     libraries
         Whose version the results may depend on too.
     seeds
-        In place of the profile's, by profile.
+        In place of the profile's.
     after
         Titles of the stages whose results the jobs read.
     alone
@@ -62,7 +72,7 @@ class Stage:
     shown: tuple[str, ...]
     settings: Mapping[str, dict] = field(default_factory=dict)
     libraries: tuple[str, ...] = ()
-    seeds: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    seeds: tuple[int, ...] | None = None
     after: tuple[str, ...] = ()
     alone: bool = False
 
@@ -149,7 +159,9 @@ class Stage:
         return [job for job in self._jobs(profile, names) if _read(folder, *job) is None]
 
     def _jobs(self, profile: str, names: Iterable[str]) -> list[tuple[int, str]]:
-        seeds = self.seeds.get(profile, PROFILES[profile].seeds)
+        seeds = PROFILES[profile].seeds if self.seeds is None else self.seeds
+        if self.title in ONCE.get(profile, ()):
+            seeds = seeds[:1]
         return [(seed, name) for seed in seeds for name in names]
 
     def _work(self, adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> None:

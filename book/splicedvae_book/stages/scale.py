@@ -89,7 +89,7 @@ stage = Stage(
     NAMES,
     ("build_s", "stream_s", "train_s", "gib", "disk"),
     settings=SETTINGS,
-    seeds=dict.fromkeys(SETTINGS, SEEDS),
+    seeds=SEEDS,
     alone=True,
 )
 
