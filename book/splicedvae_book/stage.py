@@ -28,7 +28,7 @@ LIBRARIES = ("torch", "scvi-tools", "scanpy", "scikit-learn", "scvelo")
 OURS, RUNNER = ("splicedvae", "splicedvae_book"), __name__
 
 
-#: Stages with one seed in a profile: they take long, and no headline is theirs. `full` has them all.
+#: Stages with one seed in a profile: they take long, and no headline is theirs.
 ONCE = {
     "standard": (
         "queries",
