@@ -56,7 +56,7 @@ MIN_HELD_OUT = 40  # validation cells, of which a gene must be seen in half
 FEW_CELLS = 50  # among which a correlation within genes says little
 NEIGHBOURS = 10  # cells around a place
 FIELD_CELLS = 800  # of which a field is made; the validation cells, and training cells around them
-ASKED_CELLS = 2000  # of a query, of which a field is made; the others take their neighbours' spread
+ASKED_CELLS = 2000  # of a query, at random; the others take what those nearby say
 #: Shares of a cell's entries that become noise, and of its molecules that stay.
 NOISE, DEPTHS = (0.0, 0.4, 0.7), (0.3, 0.1)
 N_DRAWS = 5  # of the arrows
@@ -145,7 +145,7 @@ def trust(
     try:
         cells = _prepared(query, model)
         reader = _Reader(model, cells.obs)
-        counts = reader.counts(cells).toarray()
+        counts = reader.counts(cells)
     except NotCounts as error:
         with unchanged_on_error(query):
             query.obs[key_added] = np.zeros(query.n_obs)
@@ -376,9 +376,14 @@ class _Reader:
         self.model = model
         self.obs = obs[[column for column in obs if not str(column).startswith("_scvi")]]
 
-    def _cells(self, x: np.ndarray, rows: np.ndarray) -> AnnData:
+    def of(self, rows: np.ndarray) -> _Reader:
+        """The same for some of the cells."""
+        return _Reader(self.model, self.obs.iloc[rows])
+
+    def _cells(self, x: np.ndarray | sparse.csr_matrix, rows: np.ndarray) -> AnnData:
         setup = self.model.registry_["setup_args"]
-        x = np.where(x.sum(1, keepdims=True) > 0, x, 1)  # an empty cell says as much
+        if not sparse.issparse(x):
+            x = np.where(x.sum(1, keepdims=True) > 0, x, 1)  # an empty cell says as much
         empty = sparse.csr_matrix(x.shape, dtype=np.float32)
         layers = {setup["spliced_layer"]: empty, setup["unspliced_layer"]: empty}
         layers[setup["layer"]] = sparse.csr_matrix(x, dtype=np.float32)
@@ -406,9 +411,9 @@ class _Reader:
                 cells, n_samples=N_DRAWS, return_mean=False, return_numpy=True
             )
 
-    def latent(self, x: np.ndarray) -> np.ndarray:
+    def latent(self, x: np.ndarray | sparse.csr_matrix) -> np.ndarray:
         """Posterior means, (cells, L)."""
-        return self.model.get_latent_representation(self._cells(x, np.arange(len(x))))
+        return self.model.get_latent_representation(self._cells(x, np.arange(x.shape[0])))
 
     def share(self, x: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         """Share of each gene in a cell's molecules, by the decoder, (cells, genes)."""
@@ -487,11 +492,13 @@ def unspliced_capture(
     return float(np.exp(grid[best])), float(low), float(high)
 
 
-def _scores(x: np.ndarray, reader: _Reader, known: dict, seed: int) -> dict:
+def _scores(counts: sparse.csr_matrix, reader: _Reader, known: dict, seed: int) -> dict:
     """What is measured of a query."""
     rng = np.random.default_rng(seed)
-    latent = reader.latent(x)
-    there = x.sum(0) > 0
+    latent = reader.latent(counts)
+    there = np.asarray(counts.sum(0)).ravel() > 0
+    asked = np.sort(rng.permutation(len(latent))[:ASKED_CELLS])
+    x, reader = counts[asked].toarray(), reader.of(asked)
     structure = _structure(x, reader, rng)
     k = min(NEIGHBOURS, len(known["latent"]) - 1)
     distance, _ = NearestNeighbors(n_neighbors=k).fit(known["latent"]).kneighbors(latent)
@@ -508,32 +515,32 @@ def _scores(x: np.ndarray, reader: _Reader, known: dict, seed: int) -> dict:
         "held_out_angle": float(known["angle"]),
         "ratio_share": r / max(r_held_out, 1e-9),
         "genes": float(known["share"][there].sum()),
-        "halvings": np.log2([len(known["latent"]) / len(x), len(there) / there.sum()]).clip(min=0),
+        "halvings": np.log2([len(known["latent"]) / len(latent), len(there) / there.sum()]).clip(0),
         "depth": float(np.median(x.sum(1))) / float(known["depth"]),
         "far": float((distance.mean(1) > known["far"]).mean()),
         "capture": capture,
         "capture_low": low,
         "capture_high": high,
         "reads_spliced": reader.model.input == "spliced",
-        "cells": len(x),
+        "cells": len(latent),
         "distance": distance.mean(1),
-        "spread": _spread(x, latent, there, reader, rng) if np.isfinite(known["angle"]) else None,
+        "spread": _spread(x, there, reader, latent, asked) if np.isfinite(known["angle"]) else None,
     }
 
 
 def _spread(
-    x: np.ndarray, latent: np.ndarray, there: np.ndarray, reader: _Reader, rng: np.random.Generator
+    x: np.ndarray, there: np.ndarray, reader: _Reader, latent: np.ndarray, asked: np.ndarray
 ) -> np.ndarray:
-    """How much the arrows of each cell of a query disagree."""
-    asked = np.sort(rng.permutation(len(x))[:ASKED_CELLS])
-    counts, genes = x[asked][:, there], np.flatnonzero(there)
+    """How much the arrows of each cell disagree, by those of the cells that were asked."""
+    counts, genes = x[:, there], np.flatnonzero(there)
     field = _Field(sparse.csr_matrix(counts, dtype=np.float32), reader.model, genes)
     if not field.embedded:
-        return np.ones(len(x))
-    spread = field.spread(counts, reader.draws(x[asked])[:, :, there])
-    k = 1 if len(asked) == len(x) else min(NEIGHBOURS, len(asked))
-    near = NearestNeighbors(n_neighbors=k).fit(latent[asked]).kneighbors(latent)[1]
-    return spread[near].mean(1)
+        return np.ones(len(latent))
+    spread = field.spread(counts, reader.draws(x)[:, :, there])
+    if len(asked) == len(latent):
+        return spread
+    nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(asked))).fit(latent[asked])
+    return spread[nearest.kneighbors(latent)[1]].mean(1)
 
 
 def _support(found: dict, known: dict) -> tuple[float, np.ndarray]:

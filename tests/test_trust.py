@@ -1,5 +1,7 @@
 """When to believe a model: verdicts on simulated cells whose truth is known; what is refused."""
 
+import sys
+
 import numpy as np
 import pytest
 import scvi
@@ -59,6 +61,25 @@ def test_held_out_cells_are_trusted(model, query):
     again = query.copy()
     assert sv.trust(again, model).expected_angle == found.expected_angle
     np.testing.assert_array_equal(again.obs["splicedvae_support"], support)
+
+
+def test_of_many_cells_some_are_asked(model, query, monkeypatch):
+    """Memory is bounded by those that are asked; the others take their neighbours' spread."""
+    whole = sv.trust(query, model)
+    support = query.obs["splicedvae_support"].to_numpy()
+    monkeypatch.setattr(sys.modules["splicedvae.trust"], "ASKED_CELLS", 120)
+    some = sv.trust(query, model)
+    assert some.verdict == whole.verdict and some.scores["cells"] == query.n_obs
+    # a velocity of fewer cells is no better
+    assert whole.expected_angle - 5 < some.expected_angle <= 90
+    np.testing.assert_allclose(query.obs["splicedvae_support"], support, atol=0.2)
+
+
+def test_arrows_that_disagree_are_expected_to_be_wrong(model):
+    known = calibration(model)
+    assert (np.diff(known["curve_error"]) >= 0).all() and np.ptp(known["curve_error"]) > 5
+    assert (np.diff(known["curve_kept"]) >= 0).all() and known["curve_kept"][0] == 0
+    assert ((known["kept"] > 0) & (known["kept"] <= 1)).all()
 
 
 def test_noise_of_the_same_means_is_not(model, query):
