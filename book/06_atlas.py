@@ -479,7 +479,7 @@ for ax, step in zip(axes, lab.scale.STEPS, strict=True):
     lab.plots.extrapolation(sizes[f"{step}_s"], model_of_cost[f"{step}_s"], len(sizes) - 1, ax=ax)
     ax.set_title(step)
 axes[0].set_ylabel("seconds")
-axes[0].legend()
+fig.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
 plt.show()
 
 # %% tags=["hide-input"]

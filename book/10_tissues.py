@@ -136,10 +136,10 @@ lab.profiles.finding(
 # it is worth, over the *own* gene means of the target, which its cells would need hundreds of to
 # know. Beside it is what the same few cells teach without any model from elsewhere.
 
-# %% mystnb={"image": {"alt": "D squared over the target's own gene means against the number of target cells with both forms, 20, 50 and 200: calibrated SplicedVAE from elsewhere above the gene mean, the ridge and the regression of the same few cells."}, "figure": {"caption": "Offsets from 20, 50 and 200 cells of the target. The line at 0 is the target's own gene means, from all cells that are not tested. Where orange lies above the others, a model from elsewhere whose intercepts are set is worth more than anything learnt from these cells alone.", "name": "fig-offsets"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "D squared over the target's own gene means against the number of target cells with both forms, 20, 50 and 200: calibrated SplicedVAE from elsewhere above the gene mean, the ridge and the regression of the same few cells."}, "figure": {"caption": "Offsets from 20, 50 and 200 cells of the target. The line at 0 is the target's own gene means, from all cells that are not tested. Orange is SplicedVAE: where it lies above the others, a model from elsewhere whose intercepts are set is worth more than anything learnt from these cells alone.", "name": "fig-offsets"}} tags=["hide-input"]
 few = [n for n in lab.tissues.CALIBRATED if (known["cells"] == n).any()]
 targets = [t for t in lab.tissues.TARGETS if t in set(known["target"])]
-fig, axes = plt.subplots(1, len(targets), figsize=(8.5, 4.4), sharey=True)
+fig, axes = plt.subplots(1, len(targets), figsize=(8.5, 5), sharey=True)
 for ax, target in zip(axes, targets, strict=True):
     own_few = known.query("target == @target and `from` == 'own' and cells in @few")
     for way, colour in (
@@ -157,13 +157,13 @@ for ax, target in zip(axes, targets, strict=True):
             mean,
             marker=marker,
             color=lab.plots.ORANGE,
-            label=f"SplicedVAE from {source}, calibrated",
+            label=f"from {source}, calibrated",
         )
     ax.axhline(0, color=lab.plots.INK, lw=0.8)
     ax.set(title=f"{target} ({which})", xscale="log", xlabel="cells of the target")
     ax.set_xticks(few, few)
     ax.minorticks_off()
-    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    ax.legend(fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.2))
 axes[0].set_ylabel("D² over the target's own means")
 plt.show()
 
@@ -178,7 +178,7 @@ def gain(target: str, source: str, n: int, other: str) -> str:
     ]
     pair = a.merge(b, on="seed")
     if len(pair) < 2:
-        return "one seed"
+        return f"{(pair['d2_own_mean_x'] - pair['d2_own_mean_y']).mean():+.3f} (one seed)"
     mean, low, high = sv.metrics.paired_interval(
         pair["d2_own_mean_x"].to_numpy(), pair["d2_own_mean_y"].to_numpy()
     )

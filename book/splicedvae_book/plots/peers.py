@@ -82,14 +82,17 @@ def cosine_and_cbdir(scores: pd.DataFrame, names: Sequence[str], ax: Axes | None
     """
     ax = _panel(ax, xlabel="cosine with the velocity from true counts", ylabel="CBDir")
     *methods, reference = names
-    for name in methods:
+    said = []  # places of labels, so that none covers another
+    for name in scores.loc[methods, "cbdir"].groupby("model").mean().sort_values().index:
         rows = scores.loc[name]
         ours = name.startswith("SplicedVAE")
         colour = ROLES["ours" if ours else "null" if name.startswith("null") else "baseline"]
         ax.plot(rows["cosine"], rows["cbdir"], "o", color=colour, alpha=0.7, mew=0)
         label = name.split(",")[0].removeprefix("null: ") + ", turned" * ("turned" in name)
-        place = rows["cosine"].mean(), rows["cbdir"].mean()
-        ax.annotate(label, place, (6, 4), textcoords="offset points", fontsize=8)
+        right, height = rows["cosine"].max() + 0.015, rows["cbdir"].mean()
+        height = max([height, *(y + 0.06 for x, y in said if abs(x - right) < 0.2)])
+        ax.text(right, height, label, fontsize=8, va="center")
+        said.append((right, height))
     ax.axhline(scores.loc[reference, "cbdir"].mean(), ls="--", color=INK, lw=1)
     ax.axvline(0, color=INK, lw=0.8)
     return ax
