@@ -1,5 +1,7 @@
 """Panels draw the numbers they are given."""
 
+from xml.etree import ElementTree
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -297,3 +299,23 @@ def test_extrapolation_tells_what_the_line_has_seen():
     assert drawn["measured, fitted"] == [[10, 1], [100, 2]]
     assert drawn["measured, not fitted"] == [[1000, 30]]
     assert drawn["cost model"] == [[10, 1], [1000, 25], [10_000, 250]]
+
+
+def test_drawings_to_play_with():
+    """A group per choice, of which one shows; well-formed, and nothing that runs or is fetched."""
+    rng = np.random.default_rng(0)
+    points, cells = rng.normal(size=(30, 2)) * [3, 1], pd.Series(["Beta", "Alpha & <co>"] * 15)
+    fields = {name: rng.normal(size=(30, 2)) for name in ("true counts", "null")}
+    drawing = plots.switched_fields(points, cells, fields, {"null": rng.random(30)}).data
+    frame = pd.DataFrame({"head": ["mlp2", "mlp3"] * 3, "ratio_loss": ["mse", "weighted_mse"] * 3})
+    study = frame, pd.Series(rng.random(6)), [1, 4]
+    lines = plots.switched_lines({"the grid": study, "TPE": study}).data
+    for text, marks in ((drawing, "circle"), (lines, "text")):
+        svg = ElementTree.fromstring(text[text.index("<svg") : text.index("</svg>") + 6])
+        assert [group.get("class") for group in svg.findall("g")] == ["g0", "g1"]
+        assert text.count('type="radio"') == 2 and text.count(" checked>") == 1
+        assert svg.findall(f".//{marks}")
+        assert not any(word in text for word in ("<script", "http", "javascript"))
+    dots = ElementTree.fromstring(drawing[drawing.index("<svg") : -6]).findall("circle")
+    wide, high = (np.ptp([float(dot.get(k)) for dot in dots]) for k in ("cx", "cy"))
+    assert wide / high == pytest.approx(np.divide(*np.ptp(points, axis=0)), rel=0.03)

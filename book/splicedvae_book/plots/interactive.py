@@ -16,12 +16,12 @@ from IPython.display import HTML
 from .search import _ticks
 from .style import BLUE, COLOURS, INK, ORANGE
 
-WIDTH, HEIGHT = 640, 480
+WIDTH, HEIGHT = 640, 480  # pixels; a phone scrolls, so that text stays legible
 STYLE = """<style>
-.{name} {{ background: #fff; color: {ink}; padding: .5rem; border-radius: .4rem }}
+.{name} {{ background: #fff; color: {ink}; padding: .5rem; border-radius: .4rem; overflow-x: auto }}
 .{name} fieldset {{ border: 0; margin: 0 0 .3rem; padding: 0 }}
 .{name} label {{ margin: 0 .9rem 0 .2rem }}
-.{name} svg {{ width: 100%; max-width: {width}px; height: auto; display: block }}
+.{name} svg {{ width: {width}px; height: auto; display: block }}
 {rules}
 </style>"""
 
@@ -68,10 +68,11 @@ def switched_fields(
     -------
     The drawing.
     """
-    low, size = points.min(0), np.ptp(points, axis=0).max()
-    unit = (HEIGHT - 20) / size
+    low, size = points.min(0), np.ptp(points, axis=0)
+    unit = ((np.array([WIDTH, HEIGHT]) - 20) / size).min()
+    height = size[1] * unit + 20
     x, y = ((points - low) * unit + 10).T
-    y = HEIGHT - y
+    y = height - y
     dots = []
     for k, name in enumerate(labels.astype(str)):
         values = "; ".join(f"{field} {value[k]:.2f}" for field, value in told.items())
@@ -91,8 +92,8 @@ def switched_fields(
         groups.append(f'<g class="g{k}"><path d="{path}" stroke="{INK}" fill="none"/></g>')
     switch, rules = _switch("fields", "Arrows of", list(fields))
     drawing = (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="UMAP of the test cells with '
-        f'the arrows of the field that is chosen">{"".join(dots)}{"".join(groups)}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="UMAP of the test '
+        f'cells with the arrows of the field that is chosen">{"".join(dots)}{"".join(groups)}</svg>'
     )
     return _framed("fields", rules, switch + drawing)
 
@@ -129,10 +130,11 @@ def switched_lines(
             )
             for tick, text in zip(ticks, texts, strict=True) if name != "rank" else ():
                 at = height - 20 - tick * (height - 60)
-                marks.append(
-                    f'<text x="{spot + 3:.0f}" y="{at:.0f}" font-size="10">'
-                    f"{html.escape(str(text))}</text>"
+                words = "".join(
+                    f'<tspan x="{spot + 3:.0f}" dy="{10 * (j > 0)}">{html.escape(word)}</tspan>'
+                    for j, word in enumerate(str(text).split())
                 )
+                marks.append(f'<text y="{at:.0f}" font-size="10">{words}</text>')
         lines = []
         for number, row in pd.DataFrame(places, index=frame.index).iterrows():
             path = "L".join(
