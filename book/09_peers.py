@@ -273,6 +273,31 @@ shown(", simulated")
 known = ", dyngen"
 shown(known) if "SplicedVAE" + known in models else "The dyngen cells are not at hand: not run."
 
+
+# %% tags=["remove-input"]
+def against(ending: str) -> str:
+    """Which methods SplicedVAE is seen above, or below, in cosine to the known velocity."""
+    found = {"above": [], "below": [], "level with": []}
+    for name in (n for n in rivals if n + ending in models):
+        _, low, high = lab.experiment.difference(
+            scores, "SplicedVAE" + ending, name + ending, "cosine"
+        )
+        where = "above" if low > 0 else "below" if high < 0 else "level with"
+        found[where].append(f"*{name}*")
+    return "; ".join(f"{where} {', '.join(names) or 'none'}" for where, names in found.items())
+
+
+lab.profiles.finding(
+    "in cosine to the known velocity, by intervals over seeds, SplicedVAE is seen\n\n"
+    + "\n".join(
+        f"- on {title}: {against(ending)}."
+        for title, ending in (("our simulated cells", ", simulated"), ("dyngen's", known))
+        if "SplicedVAE" + ending in models
+    ),
+    profile,
+    kept=f"Where the velocity is known (our simulation), SplicedVAE's cosine is {against(', simulated')}.",
+)
+
 # %% [markdown]
 # :::{exercise} Add a method
 # :label: ex-peers
