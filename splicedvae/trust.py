@@ -327,34 +327,37 @@ class _Field:
         except ValueError:  # too few cells or genes for a velocity
             self.embedded = False
 
-    def arrows(self, counts: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-        """Arrows of length 1, by counts as the model reads them, (draws, cells, 2)."""
+    def mean(self, counts: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        """Mean over draws of a cell's arrows of length 1, (cells, 2); 0 where no gene has a slope.
+
+        Its length says how much they agree.
+        """
         found = []
         for seed, ratio in enumerate(ratios):
             cells = self.cells.copy()
             pair = split_counts(sparse.csr_matrix(counts, dtype=np.float32), ratio, self.input)
             cells.layers["spliced"], cells.layers["unspliced"] = pair
-            velocity.fit(cells, concentration="concentration", n_draws=1, seed=seed, progress=False)
+            try:
+                velocity.fit(
+                    cells, concentration="concentration", n_draws=1, seed=seed, progress=False
+                )
+            except ValueError:  # no gene has a slope
+                return np.zeros((len(counts), 2))
             found.append(_of_length_1(cells.obsm["velocity_umap"]))
-        return np.array(found)
-
-    def spread(self, counts: np.ndarray, ratios: np.ndarray) -> np.ndarray:
-        """How much a cell's arrows disagree, 1 less the length of their mean, (cells,)."""
-        try:
-            return 1 - np.linalg.norm(self.arrows(counts, ratios).mean(0), axis=1)
-        except ValueError:  # no gene has a slope
-            return np.ones(len(counts))
+        return np.mean(found, axis=0)
 
     def errors(self, counts: np.ndarray, ratios: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Angle of each cell's mean arrow in degrees, and the spread of its arrows."""
         if self.true is None:
             return np.full((2, len(counts)), np.nan)
-        try:
-            mean = self.arrows(counts, ratios).mean(0)
-        except ValueError:
-            return np.full(len(counts), RANDOM), np.ones(len(counts))
+        mean = self.mean(counts, ratios)
         cosine = (_of_length_1(mean) * _of_length_1(self.true)).sum(1)
-        return np.degrees(np.arccos(cosine.clip(-1, 1))), 1 - np.linalg.norm(mean, axis=1)
+        return np.degrees(np.arccos(cosine.clip(-1, 1))), _spread_of(mean)
+
+
+def _spread_of(mean: np.ndarray) -> np.ndarray:
+    """How much the arrows disagree whose mean this is, from 0 to 1."""
+    return 1 - np.linalg.norm(mean, axis=1)
 
 
 def _of_length_1(arrows: np.ndarray) -> np.ndarray:
@@ -536,7 +539,7 @@ def _spread(
     field = _Field(sparse.csr_matrix(counts, dtype=np.float32), reader.model, genes)
     if not field.embedded:
         return np.ones(len(latent))
-    spread = field.spread(counts, reader.draws(x)[:, :, there])
+    spread = _spread_of(field.mean(counts, reader.draws(x)[:, :, there]))
     if len(asked) == len(latent):
         return spread
     nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(asked))).fit(latent[asked])
