@@ -261,7 +261,7 @@ def _measured(reader: _Reader, counts: list, n_val: int, rng: np.random.Generato
     }
     if np.isfinite(fields[0]).all():
         error, spread = fields[0]
-        by_spread = IsotonicRegression(out_of_bounds="clip").fit(spread, error)
+        by_spread = IsotonicRegression(y_max=RANDOM, out_of_bounds="clip").fit(spread, error)
         known["curve_spread"] = np.quantile(spread, np.linspace(0, 1, 51))
         known["curve_error"] = by_spread.predict(known["curve_spread"])
         known["angle"] = error.mean()
