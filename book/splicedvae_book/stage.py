@@ -9,15 +9,18 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 
 import joblib
 import torch
 from anndata import AnnData
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from .profiles import PROFILES, quiet
@@ -26,7 +29,8 @@ from .profiles import PROFILES, quiet
 LIBRARIES = ("torch", "scvi-tools", "scanpy", "scikit-learn", "scvelo")
 #: The packages whose source is part of a result's hash; this module only runs jobs.
 OURS, RUNNER = ("splicedvae", "splicedvae_book"), __name__
-
+#: What jobs import only when they come to it, and workers should have from the beginning.
+PRELOADED = ("scvelo", "umap")
 
 #: Stages with one seed in a profile: they take long, and no headline is theirs.
 ONCE = {
@@ -64,7 +68,7 @@ class Stage:
     after
         Titles of the stages whose results the jobs read.
     alone
-        The jobs measure time, so no other runs beside them.
+        Profiles in which no other job runs beside these, since they measure time.
     """
 
     job: Callable[[AnnData, str, int, str, Path], dict]
@@ -74,7 +78,7 @@ class Stage:
     libraries: tuple[str, ...] = ()
     seeds: tuple[int, ...] | None = None
     after: tuple[str, ...] = ()
-    alone: bool = False
+    alone: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -151,7 +155,8 @@ class Stage:
         """
         names = self.names if names is None else tuple(names)
         folder = self.folder(results, adata, profile)
-        _do([(self, folder, self._missing(folder, profile, names))], adata, profile, self.alone)
+        missing = [(self, folder, self._missing(folder, profile, names))]
+        _do(missing, adata, profile, profile in self.alone)
         return [_read(folder, *job) for job in self._jobs(profile, names)]
 
     def _missing(self, folder: Path, profile: str, names: Iterable[str]) -> list[tuple[int, str]]:
@@ -166,7 +171,6 @@ class Stage:
 
     def _work(self, adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> None:
         """Do one job and write it down, the JSON file last, so that it vouches for the others."""
-        torch.set_num_threads(max(1, joblib.cpu_count() // _n_jobs(self.alone)))
         quiet()
         logging.getLogger("splicedvae").setLevel(logging.WARNING)  # each worker would repeat notes
         start = time.perf_counter()
@@ -197,7 +201,8 @@ def run_all(
         ready = [stage for stage in left if not ahead & set(stage.after)]
         left = [stage for stage in left if stage not in ready]
         for alone in (False, True):
-            wave = [(s, s.folder(results, adata, profile)) for s in ready if s.alone == alone]
+            wave = [s for s in ready if (profile in s.alone) == alone]
+            wave = [(s, s.folder(results, adata, profile)) for s in wave]
             _do([(s, f, s._missing(f, profile, s.names)) for s, f in wave], adata, profile, alone)
 
 
@@ -212,17 +217,45 @@ def _do(
     calls = []
     for stage, folder, jobs in missing:
         folder.mkdir(parents=True, exist_ok=True)
-        calls += [joblib.delayed(stage._work)(adata, profile, *job, folder) for job in jobs]
-    if calls:
-        parallel = joblib.Parallel(n_jobs=_n_jobs(alone), return_as="generator_unordered")
-        title = ", ".join(stage.title for stage, *_ in missing)
-        for _ in tqdm(parallel(calls), total=len(calls), desc=title, unit="job"):
-            pass
+        calls += [(stage, profile, *job, folder) for job in jobs]
+    title = ", ".join(stage.title for stage, *_ in missing)
+    with tqdm(total=len(calls), desc=title, unit="job", disable=not calls) as bar:
+        for _ in _done(calls, adata, alone):
+            bar.update()
 
 
-def _n_jobs(alone: bool) -> int:
+def _done(calls: list[tuple], adata: AnnData, alone: bool) -> Iterator[None]:
+    """Make calls of :meth:`Stage._work`, less the cells, and yield as each is done."""
+    cores = joblib.cpu_count()
     # a GPU is shared badly; on CPUs these small networks gain nothing from a second thread
-    return 1 if alone or torch.cuda.is_available() else min(joblib.cpu_count(), 4)
+    n_jobs = 1 if alone or torch.cuda.is_available() else min(cores, 4, len(calls))
+    if n_jobs <= 1:
+        for stage, *call in calls:
+            yield stage._work(adata, *call)
+        return
+    # One process imports the libraries, and the workers are its copies: see PRELOADED.
+    context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    context.set_forkserver_preload([*PRELOADED, *sorted({c[0].job.__module__ for c in calls})])
+    pool = ProcessPoolExecutor(n_jobs, context, _start_worker, (adata, max(1, cores // n_jobs)))
+    with pool:
+        try:
+            for future in as_completed([pool.submit(_work, *call) for call in calls]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _start_worker(adata: AnnData, threads: int) -> None:
+    """Keep the cells for all jobs of this process, and use so many threads."""
+    global _cells
+    _cells = adata
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
+def _work(stage: Stage, *call) -> None:
+    stage._work(_cells, *call)
 
 
 def stem(seed: int, name: str) -> str:

@@ -7,7 +7,9 @@
 A chapter is written as ``book/NN_name.py`` (py:percent). Its notebook is generated, in plain
 Markdown and without outputs, and committed, so that Colab can open it. The book itself is executed
 from the sources into a copy of the tree, ``_build/executed``, and that copy is what Jupyter Book
-renders: a page never shows an output that its source did not produce in this very build.
+renders: a page never shows an output that its source did not produce. An executed chapter is kept
+in ``_build/chapters`` and used again while all that it depends on is the same, see
+:func:`surroundings`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import time
 from base64 import b64decode, b64encode
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from io import BytesIO
 from multiprocessing import get_context
 from pathlib import Path
@@ -157,6 +159,53 @@ def given_parameters(items: list[str], notebooks: dict[str, nbformat.NotebookNod
     return given
 
 
+def surroundings(results: Path) -> str:
+    """Return a hash of what all chapters depend on beside their own text.
+
+    That is our code, all libraries, the machine, and the names, sizes and times of the files of
+    results and of the real cells.
+    """
+    digest = hashlib.sha256(f"{platform.platform()} {os.cpu_count()} {sys.version}".encode())
+    for folder in (ROOT / "splicedvae", ROOT / "book" / "splicedvae_book"):
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")
+    for library in sorted(f"{d.name} {d.version}" for d in distributions()):
+        digest.update(f"{library}\n".encode())
+    kept = [f for folder in results.iterdir() if folder.is_dir() for f in folder.rglob("*")]
+    if cells := os.environ.get("SPLICEDVAE_DATA"):
+        kept += Path(cells).rglob("*")
+    for file in sorted(f for f in kept if f.is_file()):
+        facts = file.stat()
+        digest.update(f"{file} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def executed(
+    shared: str,
+    name: str,
+    notebook: nbformat.NotebookNode,
+    target: Path,
+    parameters: dict,
+    timeout: int | None,
+) -> dict:
+    """Execute a chapter into `target`, or copy it there if it was, and return its facts.
+
+    `shared` is the hash of its :func:`surroundings`.
+    """
+    told = json.dumps([shared, notebook, parameters], sort_keys=True)
+    key = hashlib.sha256(told.encode()).hexdigest()
+    kept = target.parents[2] / "chapters" / f"{name}.json"
+    if kept.exists() and (known := json.loads(kept.read_text()))["key"] == key:
+        shutil.copyfile(kept.with_suffix(".ipynb"), target)
+        return known["facts"]
+    facts = execute(name, notebook, target, parameters, timeout)
+    kept.parent.mkdir(exist_ok=True)
+    kept.unlink(missing_ok=True)
+    shutil.copyfile(target, kept.with_suffix(".ipynb"))
+    kept.write_text(json.dumps({"key": key, "facts": facts}))  # last: it vouches for the notebook
+    return facts
+
+
 def execute(
     name: str, notebook: nbformat.NotebookNode, target: Path, parameters: dict, timeout: int | None
 ) -> dict:
@@ -220,7 +269,7 @@ def lighten(cell: nbformat.NotebookNode) -> None:
 
 
 def execute_all(calls: list[tuple]) -> list[dict]:
-    """Execute chapters side by side; each call holds what :func:`execute` is given.
+    """Execute chapters side by side; each call holds what :func:`executed` is given.
 
     Their facts come back in the order of the calls.
     """
@@ -230,7 +279,8 @@ def execute_all(calls: list[tuple]) -> list[dict]:
     os.environ |= {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
     pool = ProcessPoolExecutor(workers, get_context("spawn"))
     with pool, tqdm(total=len(calls), desc="chapters", unit="chapter") as bar:
-        running = [pool.submit(execute, *call) for call in calls]
+        # the last chapters take longest: begun first, they leave no core idle in the end
+        running = [pool.submit(executed, *call) for call in calls[::-1]]
         try:
             for future in as_completed(running):
                 future.result()  # raises what went wrong in the chapter
@@ -238,7 +288,7 @@ def execute_all(calls: list[tuple]) -> list[dict]:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return [future.result() for future in running]
+    return [future.result() for future in running[::-1]]
 
 
 def take_provenance(notebook: nbformat.NotebookNode) -> dict:
@@ -371,14 +421,15 @@ def build_book(profile: str, out: Path, items: list[str], timeout: int | None) -
         raise BuildError("the results could not be computed; see above")
     use_this_python(build)
     copy_tree(build / "executed")
-    calls = []
+    calls, shared = [], surroundings(build / "results")
     for name, notebook in notebooks.items():
         target = build / "executed" / "book" / f"{name}.ipynb"
         # Relative to the page, so that no published notebook holds a path of this machine.
         common = {"profile": profile, "results": "../../results"}
         known = declared_parameters(notebook)
         parameters = {k: v for k, v in common.items() if k in known} | given[name]
-        calls.append((name, notebook, target, parameters, timeout or CELL_TIMEOUT[profile]))
+        timeout = timeout or CELL_TIMEOUT[profile]
+        calls.append((shared, name, notebook, target, parameters, timeout))
     done = execute_all(calls)
 
     facts = {

@@ -90,7 +90,7 @@ stage = Stage(
     ("build_s", "stream_s", "train_s", "gib", "disk"),
     settings=SETTINGS,
     seeds=SEEDS,
-    alone=True,
+    alone=("standard", "full"),
 )
 
 
