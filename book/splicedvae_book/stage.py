@@ -16,11 +16,11 @@ from importlib.metadata import version
 from importlib.resources import files
 from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
+from unittest.mock import patch
 
 import joblib
 import torch
 from anndata import AnnData
-from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from .profiles import PROFILES, quiet
@@ -236,8 +236,9 @@ def _done(calls: list[tuple], adata: AnnData, alone: bool) -> Iterator[None]:
     # One process imports the libraries, and the workers are its copies: see PRELOADED.
     context = get_context("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
     context.set_forkserver_preload([*PRELOADED, *sorted({c[0].job.__module__ for c in calls})])
-    pool = ProcessPoolExecutor(n_jobs, context, _start_worker, (adata, max(1, cores // n_jobs)))
-    with pool:
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), str(cores // n_jobs))
+    pool = ProcessPoolExecutor(n_jobs, context, _keep, (adata,))
+    with patch.dict(os.environ, threads), pool:
         try:
             for future in as_completed([pool.submit(_work, *call) for call in calls]):
                 yield future.result()
@@ -246,12 +247,10 @@ def _done(calls: list[tuple], adata: AnnData, alone: bool) -> Iterator[None]:
             raise
 
 
-def _start_worker(adata: AnnData, threads: int) -> None:
-    """Keep the cells for all jobs of this process, and use so many threads."""
+def _keep(adata: AnnData) -> None:
+    """Keep the cells for all jobs of this process."""
     global _cells
     _cells = adata
-    torch.set_num_threads(threads)
-    threadpool_limits(threads)
 
 
 def _work(stage: Stage, *call) -> None:
