@@ -34,8 +34,10 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	  echo "Keep both: add VENV=.venv-$(VERSION)" >&2; exit 1; }
 	@echo "Installing PyTorch, then the other packages (a few minutes the first time)"
 	@# PyTorch first: with it in place, no other package can pull in a second build of it.
-	@$(PIP) install --quiet --constraint $(CONSTRAINTS) torch
-	@$(PIP) install --quiet --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	@$(PIP) install --quiet --no-compile --constraint $(CONSTRAINTS) torch
+	@$(PIP) install --quiet --no-compile --constraint $(CONSTRAINTS) --editable '.[$(EXTRAS)]'
+	@# pip would compile the modules one by one; a few hold syntax of other Pythons.
+	@$(BIN)/python -m compileall -qq -j 0 $$($(BIN)/python -c 'import site; print(site.getsitepackages()[0])') || true
 	@touch $@
 
 book: $(STAMP) ## fit, execute the chapters, build the book (PROFILE=smoke|standard|full)

@@ -220,6 +220,7 @@ def execute(
             cwd=str(target.parent),
             execution_timeout=timeout,
             progress_bar=False,  # two chapters run at once; execute_all has a bar for all of them
+            shutdown_kernel="immediate",  # 3 seconds sooner: nothing is left to be written
         )
     except PapermillExecutionError as error:
         number, fault = error.exec_count, "\n".join(error.traceback)
