@@ -40,6 +40,7 @@ ONCE = {
         "pretraining",
         "generalisation",
         "modality",
+        "peers",
         "futures",
         "tissues",
     )

@@ -77,7 +77,7 @@ def ridge_binomial(
     l2: float,
     weights: np.ndarray,
     max_iter: int = 50,
-    tol: float = 1e-8,
+    tol: float = 1e-4,
 ) -> np.ndarray:
     """Penalised binomial regressions of many genes at once.
 
@@ -106,32 +106,44 @@ def ridge_binomial(
     penalty = np.full((z.shape[1], 1), float(l2))
     penalty[0] = 0
 
+    counted = sparse.csc_array(total)  # where nothing was counted, nothing is to be gained
+    cols = np.repeat(np.arange(total.shape[1]), np.diff(counted.indptr))
+    held = sparse.csc_array(
+        (spliced[counted.indices, cols], counted.indices, counted.indptr), counted.shape
+    )
+
     def objective(w: np.ndarray, eta: np.ndarray, genes: np.ndarray) -> np.ndarray:
-        gain = spliced[:, genes] * eta - total[:, genes] * np.logaddexp(0, eta)
-        return gain.sum(0) - (penalty * w**2).sum(0) / 2
+        n, s = counted[:, genes], held[:, genes].data
+        eta = eta[n.indices, np.repeat(np.arange(len(genes)), np.diff(n.indptr))]
+        gain = np.add.reduceat(s * eta - n.data * np.logaddexp(0, eta), n.indptr[:-1])
+        return gain - (penalty * w**2).sum(0) / 2
 
     weights = weights.copy()
     sums = spliced.sum(0)
     active = np.flatnonzero((sums > 0) & (sums < total.sum(0)))
+    w = weights[:, active]
+    eta = z @ w
+    value = objective(w, eta, active) if len(active) else None
     for _ in range(max_iter):
         if not len(active):
             break
-        w = weights[:, active]
-        eta = z @ w
         gradient, hessian = design.derivatives(eta, spliced[:, active], total[:, active])
         gradient = gradient.T - penalty * w
         hessian += np.diag(penalty[:, 0])
         step = np.linalg.solve(hessian, gradient.T[..., None])[..., 0].T
         decrement = (gradient * step).sum(0)
-        before, size = objective(w, eta, active), np.ones(len(active))
+        size = np.ones(len(active))
         for _ in range(20):  # halve the step of a gene that overshoots
             trial = w + size * step
-            worse = objective(trial, z @ trial, active) < before - 1e-9 * np.abs(before)
+            eta = z @ trial
+            reached = objective(trial, eta, active)
+            worse = reached < value - 1e-9 * np.abs(value)
             if not worse.any():
                 break
             size[worse] /= 2
-        weights[:, active] = w + np.where(worse, 0, size) * step
-        active = active[(decrement > tol) & ~worse]
+        weights[:, active] = np.where(worse, w, trial)
+        going = (decrement > tol) & ~worse
+        active, w, eta, value = active[going], trial[:, going], eta[:, going], reached[going]
     return weights
 
 

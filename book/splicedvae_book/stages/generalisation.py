@@ -30,7 +30,7 @@ from ..stage import Stage
 SETTINGS = {
     "smoke": {"groups": 1, "cells": 1500, "genes": 100, "epochs": 3, "tuned": 100, "updates": 60},
     "standard": {
-        "groups": 3,
+        "groups": 2,
         "cells": 10_000,
         "genes": 300,
         "epochs": 12,
