@@ -95,7 +95,7 @@ pd.concat(few, axis=1).set_axis(adata.obs["clusters"][:4].astype(str), axis=0)
 # %% [markdown]
 # The sum of the two, $n = s + u$, is the {term}`total count`, and all that most data sets report.
 #
-# Two steps come before any analysis, in this order. First the cells are divided into
+# One gene in one cell is an *entry*. Two steps come before any analysis, in this order. First the cells are divided into
 # {term}`train, val and test`, each with its share of every cell type. Then genes are chosen, on the
 # training cells alone: a gene stays if the cells in which *both* forms were seen hold at least 20
 # counts of it. A gene chosen because it looks good on test cells would flatter every later score.
@@ -159,8 +159,9 @@ expected = (binom.cdf(high, n[seen, gene], p) - binom.cdf(low - 1, n[seen, gene]
 lab.profiles.finding(
     f"for *{adata.var_names[gene]}*, {inside:.1%} of the cells lie in the band, where "
     f"{expected:.1%} would if its ratio were the same in all of them. Where the first is "
-    "no lower than the second, the cells give no sign that the ratio differs between them; how far it "
-    "is lower is the share of cells that one ratio cannot explain.",
+    "no lower than the second, the cells give no sign that the ratio differs between them. A gap shows "
+    "that it does. It understates how many cells differ, since one with a single molecule is nearly "
+    "always inside.",
     profile,
 )
 
@@ -222,7 +223,8 @@ lab.profiles.finding(
     f"the gene alone explains {explained['gene']:.1%} of the variance, and knowing the cell type "
     f"as well makes it {explained['gene and cell type']:.1%}. Binomial sampling, with one ratio "
     f"per gene, takes {sampling:.1%}. Together, gene and sampling account for "
-    f"{explained['gene'] + sampling:.1%}.",
+    f"{explained['gene'] + sampling:.1%}. This is an upper bound: of entries with a single molecule, "
+    "sampling takes all, whatever the ratio does.",
     profile,
     kept=f"The gene and the chance of counting account for {explained['gene'] + sampling:.0%} of the variance of the observed ratios; the cell type adds {explained['gene and cell type'] - explained['gene']:.1%}.",
 )
@@ -236,7 +238,7 @@ lab.profiles.finding(
 #
 # The paper reports a root mean squared error ({term}`RMSE`) of 0.1271 and a Pearson correlation of
 # $R = 0.67$ on held-out cells {cite:p}`SplicedVAE2026`. (A correlation is an upper-case $R$ here or
-# has a name, *Pearson r*, {term}`pooled r` or *within-gene r*. The lower-case $r$ of an entry is
+# has a name, *Pearson r*, {term}`pooled r` (over all genes at once) or *within-gene r*. The lower-case $r$ of an entry is
 # its ratio.) Neither figure means much until we know the target. There are at least four ways to
 # write down "the true ratio" of an entry:
 #
@@ -265,7 +267,7 @@ scores = {}
 for name, (target, counts) in targets.items():
     y, y_hat = target[counts], prediction[counts]
     error, correlation = np.sqrt(np.mean((y - y_hat) ** 2)), np.corrcoef(y, y_hat)[0, 1]
-    scores[name] = {"entries": len(y), "sd": y.std(), "rmse": error, "r": correlation}
+    scores[name] = {"entries": len(y), "sd": y.std(), "rmse": error, "R": correlation}
 scores = pd.DataFrame(scores).T
 
 report = sv.metrics.ratio_report(
@@ -277,14 +279,14 @@ scores.round(3).astype({"entries": int})
 # %% [markdown]
 # The same table of gene means, which has learnt nothing about any cell, scores very differently
 # depending on what we call the truth. And there is more to be had from the paper's pair of numbers.
-# Among all predictions whose Pearson correlation with the target is $r$, the best are those on the
-# regression line, and they leave a share $1 - r^2$ of the variance:
+# Among all predictions whose Pearson correlation with the target is $R$, the best are those on the
+# regression line, and they leave a share $1 - R^2$ of the variance:
 #
-# $$ \mathrm{RMSE} \;\ge\; \mathrm{SD}\,\sqrt{1 - r^2} . $$ (eq-bound)
+# $$ \mathrm{RMSE} \;\ge\; \mathrm{SD}\,\sqrt{1 - R^2} . $$ (eq-bound)
 #
-# Turned around, an RMSE and an $r$ say how spread out the target can have been at most.
+# Turned around, an RMSE and an $R$ say how spread out the target can have been at most.
 
-# %% mystnb={"image": {"alt": "RMSE against Pearson correlation. Four curves fall from the standard deviation of each target at r = 0 to zero at r = 1; the gene mean's four dots lie on or above their curves. A star at r = 0.67 and RMSE 0.127, the paper, lies below all four curves."}, "figure": {"caption": "No predictor of a target can lie below its curve. The paper's pair lies below all four.", "name": "fig-bound"}}
+# %% mystnb={"image": {"alt": "RMSE against Pearson correlation. Four curves fall from the standard deviation of each target at R = 0 to zero at R = 1; the gene mean's four dots lie on or above their curves. A star at R = 0.67 and RMSE 0.127, the paper, lies below all four curves."}, "figure": {"caption": "No predictor of a target can lie below its curve. The paper's pair lies below all four.", "name": "fig-bound"}}
 paper_rmse, paper_r = 0.1271, 0.67
 ax = lab.plots.error_bound(scores, (paper_r, paper_rmse))
 
@@ -295,7 +297,7 @@ implied = paper_rmse / np.sqrt(1 - paper_r**2)
 lab.profiles.finding(
     f"the paper's pair implies a target with a standard deviation of at most {implied:.3f}; these "
     f"four have {scores['sd'].min():.2f} to {scores['sd'].max():.2f}. The gene mean reaches "
-    f"r = {scores['r'].min():.2f} to {scores['r'].max():.2f} on them, and an RMSE of "
+    f"R = {scores['R'].min():.2f} to {scores['R'].max():.2f} on them, and an RMSE of "
     f"{scores['rmse'].min():.3f} to {scores['rmse'].max():.3f}.",
     profile,
     kept=f"One number per gene reaches a correlation of {scores['r'].min():.2f} to {scores['r'].max():.2f}, by the choice of the target alone.",
@@ -401,7 +403,8 @@ lab.profiles.finding(
 #
 # {term}`Within-gene r <within-gene r>` is the correlation of $\hat p$ with $r$ over the cells of
 # one gene. It is averaged over a list of genes that is fixed before any model runs, each weighted
-# by the cells in which it is seen. The gene mean has 0 in both by definition.
+# by the cells in which it is seen. The gene mean has a D² of 0 by definition; a
+# constant has no correlation, and counts as 0.
 
 # %%
 listed = sv.metrics.within_gene_list(n[train], n[test])
@@ -415,7 +418,7 @@ pd.DataFrame(limits).loc[rows].map(lambda x: "–" if np.isnan(x) else f"{x:.3f}
 # %% tags=["remove-input"]
 lab.profiles.finding(
     f"on the observed target, RMSE can fall from {report['rmse_observed']:.3f} to no less than "
-    f"{ceiling['rmse_observed']:.3f}, and r can rise from {report['r_observed']:.2f} to "
+    f"{ceiling['rmse_observed']:.3f}, and R can rise from {report['r_observed']:.2f} to "
     f"{ceiling['r_observed']:.2f}. A perfect model would have a D² of {ceiling['d2']:.2f} and a "
     f"within-gene r of {ceiling['within_gene_r']:.2f}, if all that varies could be predicted.",
     profile,
@@ -440,7 +443,7 @@ lab.profiles.finding(
 #     sim_s, sim_u, _ = known_p(depth, n_obs)
 #     print(depth, n_obs, sv.metrics.thinning_ceiling(sim_s, sim_u)[name])
 # ```
-# Depth does: the noise in $r$ depends on $n$ alone. More cells make the *estimate* of the ceiling
+# Depth does: the noise in $r$ depends on $n$, not on the number of cells. More cells make the *estimate* of the ceiling
 # steadier, and give a model more to learn from, but leave each ratio as noisy as before.
 # :::
 #

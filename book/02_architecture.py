@@ -135,7 +135,7 @@ pd.DataFrame({"shape": {name: tuple(tensor.shape) for name, tensor in steps.item
 # its own count. So the head says $1.39 + 0.1 \cdot 1 - 0.05 \cdot 2 - 0.2 \cdot 1 = 1.19$, a ratio of
 # 0.77. In letters,
 #
-# $$ \eta_g(z, x) = b_g + w_g \cdot h + v_g\, o_g, \qquad h = \big(y,\ t(z)\big) . $$ (eq-head)
+# $$ \eta_g(z, x) = b_g + \theta_g \cdot h + \theta'_g\, o_g, \qquad h = \big(y,\ t(z)\big) . $$ (eq-head)
 #
 # And in the package:
 
@@ -414,7 +414,7 @@ genes.round(3)
 #
 # This took two steps, first the spread, then the slopes. But it is also the lowest point of a single
 # loss, and a loss is what a network can be trained with. We no longer ask for one number per slope
-# but for what is known of it, a normal distribution with a mean $m$ and a variance $v$: its
+# but for what is known of it, a normal distribution with a mean $\mu$ and a variance $\nu$: its
 # {term}`variational posterior`. The loss has two terms. The first is how badly the slope fits what
 # the gene tells. The second is the KL divergence of the posterior from the prior, the price of
 # saying something particular about a gene, as the ELBO has one of saying something particular about
@@ -460,13 +460,13 @@ genes[["alone", "noise", "shrunk", "by one loss", "± sd"]].round(3)
 # ### All genes, all features
 #
 # The head does this for some fifty slopes of all genes at once. The logit of the gene $g$ in the
-# cell $c$ is
+# cell $i$ is
 #
-# $$ \eta_{cg} = b_g + (A^\top h_c) \cdot w_g + a\, o_{cg} v_g, \qquad
+# $$ \eta_{ig} = b_g + (A^\top h_i) \cdot w_g + a\, o_{ig} v_g, \qquad
 #    (w_g, v_g) \sim \mathcal N(C\, l_g,\; \sigma_g^2 I) . $$ (eq-prior)
 #
-# It is equation {eq}`eq-head` again, with slopes $A w_g$ on the features and $a v_g$ on the own
-# count. $A$, $a$, $C$ and $\sigma_g$ belong to the prior, and each answers a question.
+# It is equation {eq}`eq-head` again, with slopes $\theta_g = A w_g$ on the features and
+# $\theta'_g = a v_g$ on the own count. $A$, $a$, $C$ and $\sigma_g$ belong to the prior, and each answers a question.
 #
 # - $A$ and $a$, **how strong?** In the example one width served one feature. The matrix $A$ has a
 #   width along each direction of the features. Along a direction that says nothing of any gene, all
@@ -501,10 +501,10 @@ for what, posterior in {
 # %% [markdown]
 # To say nothing is free. To move by one width of the prior costs half a nat, and to be ten times as
 # sure costs 1.8. A weight moves only where the likelihood of the counts gains more than that. With a
-# posterior $\mathcal N(m_j, v_j)$ for each weight $j$ of the gene, the price of all genes is
+# posterior $\mathcal N(\mu_j, \nu_j)$ for each weight $j$ of the gene, the price of all genes is
 #
-# $$ \mathrm{KL}\big(q(w) \,\|\, p(w)\big) = \tfrac12 \sum_g \sum_j \left[ \frac{v_{gj}}{\sigma_g^2}
-#    + \frac{\big(m_{gj} - (C l_g)_j\big)^2}{\sigma_g^2} - 1 - \log \frac{v_{gj}}{\sigma_g^2}
+# $$ \mathrm{KL}\big(q(w) \,\|\, p(w)\big) = \tfrac12 \sum_g \sum_j \left[ \frac{\nu_{gj}}{\sigma_g^2}
+#    + \frac{\big(\mu_{gj} - (C l_g)_j\big)^2}{\sigma_g^2} - 1 - \log \frac{\nu_{gj}}{\sigma_g^2}
 #    \right] , $$ (eq-kl)
 #
 # and here it is, with a few nats that keep $b$, $C$ and $\sigma$ themselves within bounds.
@@ -516,8 +516,8 @@ show(HierarchicalLinear.penalty)
 # In training, weights have to be drawn from their posterior, since the loss asks what all weights
 # that are still possible would say. Draws of the weights would be shared by all cells of the
 # minibatch, which would err together and make the gradient noisy. But a logit is a sum of normal
-# weights, so it is normal itself, with mean $\sum_j m_j x_j$ and variance $\sum_j v_j x_j^2$ for
-# inputs $x_j$. Therefore each cell draws its logit in place of the weights: the same loss on
+# weights, so it is normal itself, with mean $\sum_j \mu_j h_j$ and variance $\sum_j \nu_j h_j^2$ for
+# inputs $h_j$. Therefore each cell draws its logit in place of the weights: the same loss on
 # average, with much less noise ({term}`local reparameterisation`, {cite:p}`Kingma2015`). In
 # prediction the weights are at their means. Unfold the source to see both.
 
@@ -526,8 +526,8 @@ show(HierarchicalLinear.forward)
 
 # %% [markdown]
 # (A number for `head_l2` fixes the prior in place of learning it. The KL term then becomes
-# $\tfrac{\tau}{2} \lVert w \rVert^2$, a ridge penalty of that size, and the weights are single
-# numbers. The paper's head has none, `head_l2=0`.)
+# $\tfrac{\tau}{2} \lVert w \rVert^2$ with $\tau$ = `head_l2`, a ridge penalty, and the weights are
+# single numbers. The paper's head has none, `head_l2=0`.)
 #
 # ### A second modality
 #
@@ -536,11 +536,11 @@ show(HierarchicalLinear.forward)
 # It is one more thing that is each gene's own, so it enters as the own count does, with a width
 # $a'$ of its own that is learnt from all genes:
 #
-# $$ \eta_{cg} = \ldots + a'\, m_{cg} v'_g , $$
+# $$ \eta_{ig} = \ldots + a'\, d_{ig} v'_g , $$
 #
-# where $m_{cg}$ is the value, standardised over the training cells. Whole numbers are taken for
+# where $d_{ig}$ is the value, standardised over the training cells. Whole numbers are taken for
 # counts and log-normalised first; others, such as a methylated share, are taken as they are. Where
-# a value is missing, $m_{cg}$ is 0 and says nothing. If chromatin tells nothing of splicing, $a'$
+# a value is missing, $d_{ig}$ is 0 and says nothing. If chromatin tells nothing of splicing, $a'$
 # shrinks and the model is what it was. One argument of `setup_anndata` names the layer:
 #
 # ```python
@@ -651,7 +651,7 @@ lab.profiles.finding(
 )
 
 # %% [markdown]
-# Alone, the genes have fitted noise: below 0, a D² says that the gene mean would have been better.
+# Alone, genes fit noise. Where a D² is below 0, the gene mean would have been better.
 # Together, they lie about a mean that is not 0: it is what $C$ has learnt of all genes. And the
 # prior has sorted the features, though nobody has told it which matter. Where a feature has lost its
 # width, no gene is free to follow it. (The latent dimensions are still young here. What they are
@@ -728,7 +728,7 @@ lab.profiles.finding(
 
 # %% [markdown]
 # (The head is young, and pulls harder as it learns. Read off how the two splicing losses compare.)
-# So $\lambda = 1$, read literally, leaves the encoder as it was. A mean over entries is the sum per
+# So with $\lambda = 1$, read literally, the encoder learns nearly what the ELBO alone would teach it. A mean over entries is the sum per
 # cell divided by the number of counted genes, and no weight of order one makes up for that.
 #
 # What then is the right weight? There is one choice with a reason. Take the binomial, *sum* it over
@@ -803,8 +803,8 @@ predicted = {
 # splicedvae.module.ratio_loss = ratio_loss
 # print(sv.metrics.ratio_report(*held_out, own, gene_mean)["d2"])
 # ```
-# It becomes worse, D² falls by a tenth or so. A third of the observed entries hold a single molecule.
-# One of them says little, but all of them together are many. You have changed one line, and other
+# It becomes worse. An entry with a single molecule says little, but there are many of them: chapter 1
+# counts them. You have changed one line, and other
 # ratios came out.
 # :::
 #
@@ -903,13 +903,16 @@ print(f"{adata.layers['unspliced'][test].sum() / adata.layers['total'][test].sum
 #
 # Many data sets report not the total but *the {term}`spliced counts <spliced count>` alone*, having
 # counted no read that falls into an intron. Feeding them to a model of totals would bias every
-# ratio, and the package warns of it. The remedy is to train on what the user will have, with
+# ratio, and the package warns of it. The remedy begins with training on what the user will have,
 # `input="spliced"`: the encoder sees $s$, the head still learns from both, and the
 # {term}`unspliced counts <unspliced count>` follow from the spliced ones,
 #
 # $$ S' = s, \qquad U' = s\,\frac{1 - \hat p}{\max(\hat p,\ p_{\min})}, $$
 #
 # with a floor $p_{\min}$, as a small $\hat p$ would make a few molecules explode into thousands.
+# For work of your own, also set `own_total=False` and impute with `counts="denoised"`: a gene's
+# spliced count is the numerator of its own ratio, and {doc}`chapter 5 <05_velocity>` shows what that
+# does.
 #
 # :::{exercise} Spliced counts only
 # :label: ex-spliced
@@ -931,7 +934,8 @@ print(f"{adata.layers['unspliced'][test].sum() / adata.layers['total'][test].sum
 # print(cells.layers["unspliced"].sum() / cells.layers["total"].sum())
 # ```
 # The spliced layer is kept as it is. The unspliced share comes from the formula, and a gene whose
-# molecules were all unspliced in a cell gets none: $U'$ is zero where $s$ is.
+# molecules were all unspliced in a cell gets none: $U'$ is zero where $s$ is. That is one reason for
+# `counts="denoised"`, which we left out here.
 # :::
 #
 # ## What we found
@@ -947,7 +951,7 @@ lab.profiles.what_we_found(profile)
 # - where the head starts, and what it may see besides the latent;
 # - whether genes learn alone or share a prior, since few of them can tell their slopes by themselves;
 # - whether the loss counts entries, molecules, or as many molecules as are independent;
-# - above all whether it is summed or averaged. The encoder hears the sum, and does not hear the mean.
+# - above all whether it is summed or averaged. The encoder hears the sum, and hardly hears the mean.
 #
 # With everything summed, at $\lambda = 1$, the splicing loss is no foreign addition but the other
 # half of a likelihood, and the weights' prior is its third term. One number trains all of it, so
@@ -960,7 +964,7 @@ lab.profiles.what_we_found(profile)
 #
 # :::{dropdown} 1. Softmax over two outputs, or a sigmoid: what differs?
 # The functions are the same, $e^a/(e^a+e^b) = \mathrm{sigmoid}(a-b)$. Softmax has twice the
-# parameters, and one step of an optimiser moves the difference of two outputs twice as far.
+# parameters in the last layer, and computes nothing new.
 # :::
 #
 # :::{dropdown} 2. Why do genes share a prior?
@@ -968,7 +972,7 @@ lab.profiles.what_we_found(profile)
 # large a slope may be, and a gene with few molecules keeps close to that.
 # :::
 #
-# :::{dropdown} 3. Why does a loss that is averaged over entries leave the encoder as it was?
+# :::{dropdown} 3. Why does a loss that is averaged over entries hardly move the encoder?
 # The ELBO is a sum over genes. A mean over counted entries is smaller by about the number of
 # counted genes in a cell. No weight of order one makes up for that.
 # :::

@@ -15,7 +15,7 @@
 # :::
 
 # %% tags=["parameters"]
-profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
+profile = "auto"  # type: str (auto: standard if its results are published, else smoke; smoke: a first look; standard, full: figures)
 results = "_build/results"  # type: str (folder of the searches that are made once)
 
 # %% tags=["remove-stderr"]
@@ -31,6 +31,7 @@ import splicedvae_book as lab
 
 lab.profiles.quiet()
 lab.plots.use_style()
+profile = lab.published.choose(profile, results, "searches")
 whole = lab.profiles.load(profile)
 lab.profiles.banner(whole, profile)
 
@@ -39,7 +40,8 @@ lab.profiles.banner(whole, profile)
 #
 # The paper names eight hyperparameters and gives a range for two of them, the {term}`latent`
 # dimension and the dropout. The steps in between, and all of the learning rate and of the weight
-# {term}`λ`, had to be filled in, so here they stand. What the paper's text fixes is fixed here too.
+# {term}`λ` (`ratio_weight` in the code), had to be filled in, so here they stand. `head` is the shape
+# of the head and `head_activation` its output, as in {doc}`chapter 2 <02_architecture>`. What the paper's text fixes is fixed here too.
 # The loss is averaged over {term}`entries <entry>`, and the {term}`head` reads the latent alone.
 # Its weights have no {term}`prior`, neither a fixed nor a learnt one ({doc}`chapter 2
 # <02_architecture>` explains each).
@@ -68,6 +70,7 @@ print(
 )
 
 # %% [markdown]
+# The paper draws 90, and so does the profile `full` of this book; `standard` draws few, to save time.
 # A "grid search" that visits so small a part of its grid is a random search. That is no reproach.
 # When only a few of the parameters matter, random points cover those few better than a grid's rows
 # and columns do {cite:p}`Bergstra2012`. The alternative learns from what it has seen: {term}`TPE`
@@ -98,7 +101,7 @@ with tempfile.TemporaryDirectory() as folder:
 shown[["state", *grid, "rmse_observed", "d2", "elbo"]].T
 
 # %% [markdown]
-# Three {term}`epochs <epoch>` are no training; the point is the shape. Each line is a
+# Three {term}`epochs <epoch>` are no training; the point is the shape. Each column is a
 # {term}`trial`: how it ended, what it tried, how it did on the validation cells. A trial is seeded
 # by its number, so anybody can repeat it alone.
 #
@@ -169,7 +172,7 @@ lab.profiles.finding(
 # chosen stand beside the two studies: the gene mean at 0, the default SplicedVAE trained for as
 # many epochs, and the {term}`ridge regression <ridge penalty>` of {doc}`chapter 3 <03_training>`.
 # (The default was settled by hand on validation cells of this data set, and the ridge chooses its
-# penalty on them, so neither is innocent of choosing; but neither had ninety tries.)
+# penalty on them, so neither is innocent of choosing; but neither was picked from many tries.)
 
 
 # %%
@@ -216,7 +219,8 @@ lab.profiles.finding(
 # ## Where the good ones are
 #
 # A line in the next figure is a configuration; follow it from one axis to the next. The five best
-# of the grid are orange. If they bundle on an axis, its parameter matters.
+# of the grid are orange. If they bundle on an axis with many values, its
+# parameter may matter. On an axis with two or three values, five lines often bundle by chance.
 
 # %% mystnb={"image": {"alt": "Parallel coordinates with one vertical axis for each of the eight hyperparameters and a last one for the rank on validation cells. Thin blue lines are all complete configurations of the grid, five thick orange ones the best."}, "figure": {"caption": "The complete configurations of the grid, the five best in orange. Where the orange lines spread over an axis, its parameter did not decide.", "name": "fig-parallel"}}
 _ = lab.plots.parallel_coordinates(

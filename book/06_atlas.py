@@ -21,7 +21,7 @@
 # :::
 
 # %% tags=["parameters"]
-profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
+profile = "auto"  # type: str (auto: standard if its results are published, else smoke; smoke: a first look; standard, full: figures)
 results = "_build/results"  # type: str (folder of the runs that are made once)
 
 # %% tags=["remove-stderr"]
@@ -36,6 +36,7 @@ import splicedvae_book as lab
 
 lab.profiles.quiet()
 lab.plots.use_style()
+profile = lab.published.choose(profile, results, "generalisation", "modality", "scale")
 real = lab.profiles.load(profile)
 lab.profiles.banner(real, profile)
 scratch = tempfile.TemporaryDirectory()
@@ -348,7 +349,7 @@ lab.profiles.finding(
 # protocol. (The regressions and the gene means from elsewhere learn from at most
 # `lab.generalisation.IN_MEMORY` cells, the model from all.)
 
-# %% mystnb={"image": {"alt": "Three panels of D² over the gene mean from elsewhere, on a simulated corpus: a dataset, a tissue and an organism left out. A dot per group for means, regressions and SplicedVAE from elsewhere, from new cells, and fine-tuned."}, "figure": {"caption": "Datasets, tissues and an organism that training did not see, in the same ways. What the group's own gene mean gains (second grey row) is a shift of whole genes from group to group; compare the orange rows with it. (Simulated corpus.)", "name": "fig-groups"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Three panels of D² over the gene mean from elsewhere, on a simulated corpus: a dataset, a tissue and an organism left out. Dots for means, regressions and SplicedVAE from elsewhere, from new cells, and fine-tuned."}, "figure": {"caption": "Datasets, tissues and an organism that training did not see, in the same ways. A dot is a group, and in the last panel a seed. What the group's own gene mean gains (second grey row) is a shift of whole genes from group to group; compare the orange rows with it. (Simulated corpus.)", "name": "fig-groups"}} tags=["hide-input"]
 fig, axes = plt.subplots(1, 3, figsize=(9, 3.4), sharey=True)
 for ax, kind in zip(axes, ("dataset", "tissue", "organism"), strict=True):
     panel(kind, ax)
@@ -552,9 +553,9 @@ lab.profiles.what_we_found(profile)
 # The road to ten million cells is a matter of files: a plan that is a table, a store that survives,
 # a stream that mixes well enough, a bill that can be foretold. Whether it leads anywhere is another
 # question, and two scores answer it apart. {term}`Within-gene r <within-gene r>` asks which cell of
-# a gene is more spliced than another; on these cells, what was learnt from others is worth more
-# than what a few hundred cells of one's own can teach ({doc}`chapter 10 <10_tissues>` asks the same
-# of real tissues). D² also asks where each gene's mean lies. There,
+# a gene is more spliced than another; the first finding sets what was learnt from others beside what a
+# few hundred cells of one's own can teach ({doc}`chapter 10 <10_tissues>` asks the same of real
+# tissues). D² also asks where each gene's mean lies. There,
 # a shift of whole genes from one group to the next can outweigh everything that is known about
 # cells. Only cells of the new kind tell of it. Read the two findings above for how much of each
 # there is in the data of this build.
@@ -574,6 +575,6 @@ lab.profiles.what_we_found(profile)
 # gene's mean lies, and that may be another in a new tissue.
 # :::
 #
-# :::{dropdown} 3. Why can a balanced corpus cost more to fetch than to train on?
+# :::{dropdown} 3. Why does a balanced corpus cost much to fetch?
 # It takes few cells from nearly every file, and a file is fetched whole.
 # :::

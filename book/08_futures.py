@@ -16,7 +16,7 @@
 # :::
 
 # %% tags=["parameters"]
-profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
+profile = "auto"  # type: str (auto: standard if its results are published, else smoke; smoke: a first look; standard, full: figures)
 results = "_build/results"  # type: str (folder of the runs that are made once)
 
 # %% tags=["remove-stderr"]
@@ -32,6 +32,7 @@ import splicedvae_book as lab
 lab.profiles.quiet()
 lab.plots.use_style()
 logging.getLogger("splicedvae").setLevel(logging.ERROR)
+profile = lab.published.choose(profile, results, "fits", "futures")
 adata = lab.profiles.load(profile)
 lab.profiles.banner(adata, profile)
 
@@ -87,7 +88,7 @@ middle = int((side < 0).sum())  # as many cells go down as lie below this one
 starts = np.argsort(height[:n_fork])[[60, middle, 240]]
 ways = forked.paths(starts, horizon=1, n=30, n_times=20)
 
-# %% mystnb={"image": {"alt": "Three cells start near height zero and fan out over a day. Paths of the lowest cell end near minus one, those of the highest near plus one, and those of the middle cell part ways."}, "figure": {"caption": "A fork in one dimension. The middle cell's mean arrow is short, and its paths part ways.", "name": "fig-fork"}}
+# %% mystnb={"image": {"alt": "Three cells start near height zero and fan out over a day. Paths of the lowest cell end near minus one, those of the highest near plus one, and those of the middle cell part ways."}, "figure": {"caption": "A fork in one dimension. Paths of the lowest cell (blue), the middle one (orange) and the highest (green). The middle cell's part ways.", "name": "fig-fork"}}
 ax = plt.figure(figsize=(6, 3.4)).add_subplot()
 for k, colour in enumerate((lab.plots.BLUE, lab.plots.ORANGE, lab.plots.GREEN)):
     ax.plot(np.linspace(0, 1, 21), ways[:, :, k, 0].T, color=colour, lw=0.8, alpha=0.7)
@@ -104,9 +105,12 @@ _ = ax.set(xlabel="day", ylabel="height")
 #
 # With a velocity there are no days. Each cell has neighbours, and the velocity says which of them
 # are its likely next places. `Futures` learns from pairs of a cell and a next place, and time is
-# counted in such steps. The next cell simulates cells, trains a small SplicedVAE, and predicts the
-# velocity of cells that training did not see. **These cells are simulated**, so that we know where
-# each of them really goes.
+# counted in such steps. How far ahead we look, in steps, is the *horizon*. The argument `noise`
+# multiplies the scatter that was learnt from the pairs; 1 is all of it.
+#
+# The next cell simulates cells, trains a small SplicedVAE, and makes velocities of cells that
+# training did not see. **These cells are simulated**, so that we know where each of them really goes.
+# The figures use the velocity of these cells' true counts; the table below has the predicted one too.
 
 # %% tags=["remove-stderr"]
 shown = lab.futures.SETTINGS["smoke" if profile == "smoke" else "standard"]
@@ -157,13 +161,18 @@ _ = plt.gcf().legend(loc="outside lower center", ncols=2, markerscale=2)
 # draws this: told probability against observed share. Its mean distance from the diagonal is the
 # {term}`expected calibration error`. The truth comes from `sv.data.futures_true`, which continues
 # each cell with the kinetics that it was simulated with.
+#
+# Two scores go with it. The *log loss* is minus the logarithm of the probability given to what
+# happened, averaged. The {term}`Brier score` is the squared distance from it. Smaller is better for
+# both. So that no fate has a probability of 0, the probabilities from some draws are mixed with one
+# uniform draw.
 
-# %% mystnb={"image": {"alt": "Reliability curves of 50 paths per cell and of one path per cell against the diagonal. The curve of one path strays farther from the diagonal."}, "figure": {"caption": "Reliability of the state after one stage's time, simulated cells. One path per cell cannot say how sure it is.", "name": "fig-reliability"}}
+# %% mystnb={"image": {"alt": "Reliability curves of 50 paths per cell and of one path per cell against the diagonal. The curve of one path strays farther from the diagonal."}, "figure": {"caption": "Reliability of the state four steps ahead, about one stage of the simulation. One path lands in one place, so it cannot say how sure it is.", "name": "fig-reliability"}}
 drawn = futures.sample(bench.test, horizon=4, n=50, noise=0.5)
 single = futures.sample(bench.test, horizon=4, n=1, noise=0)
 curves = {
     "50 paths": sv.metrics.reliability(bench.fates(drawn), bench.fate[bench.test]),
-    "one path": sv.metrics.reliability(bench.states(single).mean(0), bench.fate[bench.test]),
+    "one path": sv.metrics.reliability(bench.fates(single), bench.fate[bench.test]),
 }
 _ = lab.plots.reliability_curve(
     curves, {"one path": "null"}, ax=plt.figure(figsize=(4.6, 4.6)).add_subplot()
@@ -177,7 +186,7 @@ _ = lab.plots.reliability_curve(
 # the arrow. The *random walk* goes from neighbour to neighbour, as CellRank does {cite:p}`Lange2022`.
 # *Futures of neighbours* borrows the true futures of training cells. Nobody has them outside of a
 # simulation, so it shows how good a forecast can be. For each row, validation cells choose how many
-# steps make up the horizon (four to eight are about one stage), and how much noise is best. The flow
+# steps make up the horizon, and how much noise is best. The flow
 # learns from the walk's own single steps, so the walk, which never leaves the cells, is a strong
 # rival.
 
@@ -207,7 +216,9 @@ for source in lab.futures.SOURCES[:2]:
             lab.experiment.format_difference(scores, f"flow, {source}", rival, score)
             for score in ("energy_score", "log_loss")
         ]
-        lines.append({"flow from": source, "less": rival} | dict(zip(names, told, strict=True)))
+        lines.append(
+            {"flow from": source, "flow minus": rival} | dict(zip(names, told, strict=True))
+        )
 error = (
     scores.loc[[f"flow, {source}" for source in lab.futures.SOURCES[:2]], "ece"]
     .groupby("model")
@@ -220,7 +231,7 @@ lab.profiles.finding(
     profile,
     kept=f"The flow's calibration error is {error.iloc[1]:.3f} from true S/U and {error.iloc[0]:.3f} from SplicedVAE (simulated cells).",
 )
-pd.DataFrame(lines).set_index(["flow from", "less"])
+pd.DataFrame(lines).set_index(["flow from", "flow minus"])
 
 # %% [markdown]
 # Read the row *flow, shuffled* with care. Its arrows belong to other cells, so what it earns is
@@ -231,8 +242,10 @@ pd.DataFrame(lines).set_index(["flow from", "less"])
 #
 # Simulations are kind to models. In LARRY, blood cells got barcodes that their daughters inherit
 # {cite:p}`Weinreb2020`. Some cells were read on day 2, and their sisters grew on until day 6. So for
-# 335 cells we know what share of their clone became neutrophils rather than monocytes. There is no
+# some cells we know what share of their clone became neutrophils rather than monocytes. There is no
 # splicing in these data: they test the flow alone, from optimal transport between days 2, 4 and 6.
+# In the table, *constant* tells every cell the mean share of other clones. WOT, PBA and FateID are
+# published predictions; $R$ is the correlation with the share that was observed.
 
 # %% tags=["remove-stderr"]
 from IPython.display import Markdown, display
@@ -247,7 +260,12 @@ if "r" in real:
     )
     display(
         table.rename(
-            columns={"brier": "Brier", "log_loss": "log loss", "ece": "calibration error"}
+            columns={
+                "r": "R",
+                "brier": "Brier",
+                "log_loss": "log loss",
+                "ece": "calibration error",
+            }
         ).round(3)
     )
 else:
@@ -257,7 +275,7 @@ else:
         )
     )
 
-# %% mystnb={"image": {"alt": "Reliability curve of the neutrophil share of LARRY cells, or a note that the cells could not be had."}, "figure": {"caption": "Reliability on clones, where the cells are at hand. Published predictions stay close to one half, and so they say little.", "name": "fig-larry"}}
+# %% mystnb={"image": {"alt": "Reliability curve of the neutrophil share of LARRY cells, or a note that the cells could not be had."}, "figure": {"caption": "Reliability on clones, where the cells are at hand: the flow, and FateID as published. A curve that covers only the middle makes no bold forecast.", "name": "fig-larry"}}
 ax = plt.figure(figsize=(4.6, 4.6)).add_subplot()
 if "r" in real:
     first = real.xs(real.index.get_level_values("seed")[0], level="seed")
@@ -270,11 +288,11 @@ else:
 # %% tags=["remove-input"]
 if "r" in real:
     text = "; ".join(
-        f"{name}: r {table.loc[name, 'r']:.3f}, Brier {table.loc[name, 'brier']:.3f}, log loss {table.loc[name, 'log_loss']:.3f}"
+        f"{name}: R {table.loc[name, 'r']:.3f}, Brier {table.loc[name, 'brier']:.3f}, log loss {table.loc[name, 'log_loss']:.3f}"
         for name in ("flow", "flow, one path", "FateID")
     )
     lab.profiles.finding(
-        f"on 335 LARRY cells, noise chosen on clones that are not tested: {text}.", profile
+        f"on LARRY's test cells, noise chosen on clones that are not tested: {text}.", profile
     )
 
 # %% [markdown]
@@ -307,7 +325,8 @@ lab.profiles.finding(
 #
 # What if a gene were held down? It is tempting to set its counts to 0, encode the cells again, and
 # draw their futures. We can do so here and know the right answer: in this simulation no gene acts on
-# another, so holding one down changes no fate at all. Whatever moves below is the model's mistake.
+# another, so holding one down changes no fate at all. What moves more than other draws alone do, in the last
+# row, is the model's mistake.
 # **This is an experiment in the model, not biology.**
 
 
@@ -402,8 +421,8 @@ lab.profiles.what_we_found(profile)
 # ## Three questions
 #
 # :::{dropdown} 1. Why is one path per cell not enough?
-# It gives each cell one fate with certainty. Where it is wrong, the log loss is large. Many draws
-# can say 60 to 40.
+# One path lands in one place. It cannot show that the cell may also go elsewhere; many draws can say
+# 60 to 40, and the log loss rewards them for it.
 # :::
 #
 # :::{dropdown} 2. Fates that are right on average may still be badly calibrated. How would you see it?

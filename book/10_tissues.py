@@ -19,7 +19,7 @@
 # :::
 
 # %% tags=["parameters"]
-profile = "smoke"  # type: str (smoke: a first look; standard, full: figures; a build puts in its own)
+profile = "auto"  # type: str (auto: standard if its results are published, else smoke; smoke: a first look; standard, full: figures)
 results = "_build/results"  # type: str (folder of the runs that are made once)
 
 # %% tags=["remove-stderr"]
@@ -32,6 +32,7 @@ import splicedvae_book as lab
 
 lab.profiles.quiet()
 lab.plots.use_style()
+profile = lab.published.choose(profile, results, "fits", "tissues")
 real = lab.profiles.load(profile)
 lab.profiles.banner(real, profile)
 
@@ -85,7 +86,7 @@ elsewhere = network[(network["from"] != "own") & (network["cells"] == 0)]
 share = elsewhere.join(own["within_gene_r"].rename("own_r"), on=["target", "seed"])
 share = share.assign(share=share["within_gene_r"] / share["own_r"])
 
-# %% mystnb={"image": {"alt": "Dots per seed of within-gene r, by target and by what was learnt from: other sets, two of them together, own cells; SplicedVAE, the hierarchical regression and the ridge in three colours."}, "figure": {"caption": "What is known of cells of a target (left of the arrow: what was learnt from). Compare each target's rows with its last one, a model of own cells: how much of it another library reaches, and how much another tissue.", "name": "fig-carries-over"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Dots per seed of within-gene r, by target and by what was learnt from: other sets, two of them together, own cells; SplicedVAE, the hierarchical regression and the ridge in three colours."}, "figure": {"caption": "What is known of cells of a target (left of the arrow: what was learnt from). For the brain and cortex C01, the last row is a model of own cells: how much of it does another library reach, and how much another tissue?", "name": "fig-carries-over"}} tags=["hide-input"]
 ways = {
     "SplicedVAE": lab.plots.ORANGE,
     "hierarchical regression": lab.plots.BLUE,
@@ -118,12 +119,16 @@ plt.show()
 
 # %% tags=["remove-input"]
 of = share.dropna().groupby(["target", "from"])["share"].agg(["mean", "min", "max"])
+means = elsewhere.groupby(["target", "from"])["d2_own_mean"].mean()
 lab.profiles.finding(
-    f"({which}; share of the within-gene r of a model of the target's own cells)\n\n"
+    f"({which}; share of the within-gene r of a model of the target's own cells, and D² over the "
+    "target's own gene means)\n\n"
     + "\n".join(
-        f"- {source} → {target}: {row['mean']:.2f} (seeds from {row['min']:.2f} to {row['max']:.2f})"
+        f"- {source} → {target}: {row['mean']:.2f} (seeds from {row['min']:.2f} to {row['max']:.2f}), "
+        f"D² {means[target, source]:.2f}"
         for (target, source), row in of.iterrows()
-    ),
+    )
+    + "\n\nA D² below 0 is worse than the target's own means: they did not carry over.",
     profile,
 )
 
@@ -133,10 +138,10 @@ lab.profiles.finding(
 # The mean of a gene is one number, and a few cells with both forms tell it. `model.calibrate` moves
 # each gene's logit by an offset. Genes with few molecules borrow from the others: all offsets have
 # a common prior, whose mean and width are learnt from them (empirical Bayes). The figure asks what
-# it is worth, over the *own* gene means of the target, which its cells would need hundreds of to
-# know. Beside it is what the same few cells teach without any model from elsewhere.
+# it is worth, over the *own* gene means of the target. To know these, you would need hundreds of its
+# cells. Beside it is what the same few cells teach without any model from elsewhere.
 
-# %% mystnb={"image": {"alt": "D squared over the target's own gene means against the number of target cells with both forms, 20, 50 and 200: calibrated SplicedVAE from elsewhere above the gene mean, the ridge and the regression of the same few cells."}, "figure": {"caption": "Offsets from 20, 50 and 200 cells of the target. The line at 0 is the target's own gene means, from all cells that are not tested. Orange is SplicedVAE: where it lies above the others, a model from elsewhere whose intercepts are set is worth more than anything learnt from these cells alone.", "name": "fig-offsets"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "D squared over the target's own gene means against the number of target cells with both forms, 20, 50 and 200: calibrated SplicedVAE from elsewhere above the gene mean, the ridge and the regression of the same few cells."}, "figure": {"caption": "Offsets from 20, 50 and 200 cells of the target. The line at 0 is the target's own gene means, from all cells that are not tested. Orange is SplicedVAE: where it lies above the others, a model from elsewhere whose intercepts are set is worth more than the three simple models learnt from these cells alone.", "name": "fig-offsets"}} tags=["hide-input"]
 few = [n for n in lab.tissues.CALIBRATED if (known["cells"] == n).any()]
 targets = [t for t in lab.tissues.TARGETS if t in set(known["target"])]
 fig, axes = plt.subplots(1, len(targets), figsize=(8.5, 5), sharey=True)
@@ -201,7 +206,7 @@ lab.profiles.finding(
 )
 
 # %% [markdown]
-# Calibrating takes one line; a {term}`pseudobulk` of both forms does as well as single cells:
+# Calibrating takes one line; a {term}`pseudobulk` of both forms works too:
 #
 # ```python
 # table = model.calibrate(cells_with_both_forms)           # 20 cells, or more
@@ -215,7 +220,7 @@ lab.profiles.finding(
 # velocity from the cells above and below it. An offset of the gene's ratio moves all of its cells
 # in the same direction, and the slope of the line moves with them. We try it with ratios of the
 # pancreas by {term}`nearest neighbours <baseline>`: once as they are, and once with a random offset
-# for each gene. Its standard deviation is 0.5 on the logit scale, about as much as libraries differ.
+# for each gene. Its standard deviation is 0.5 on the logit scale.
 
 # %% tags=["remove-stderr"]
 cells, (train, val, test) = lab.profiles.prepared(real, profile, 0)
@@ -256,7 +261,7 @@ lab.profiles.finding(
 # %% [markdown]
 # ## How many cells with both forms do you need?
 
-# %% mystnb={"image": {"alt": "Within-gene r of the brain's test cells against the number of its own training cells, for SplicedVAE, the hierarchical regression and the ridge, with a dashed line for the model from other tissues."}, "figure": {"caption": "Own cells of the brain against none: how many of one's own cells a model from elsewhere is worth, for differences between cells.", "name": "fig-own-cells"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Within-gene r of the brain's test cells against the number of its own training cells, for SplicedVAE, the hierarchical regression and the ridge, with a dashed line for the model from other tissues."}, "figure": {"caption": "Own cells of the brain against none: how many of one's own cells a model from elsewhere is worth, for differences between cells. Dashed: the best of the other sets, chosen on these very cells.", "name": "fig-own-cells"}} tags=["hide-input"]
 target = lab.tissues.BRAIN
 curve = known.query("target == @target and `from` == 'own'")
 fig, ax = plt.subplots()
@@ -274,10 +279,11 @@ plt.show()
 # %% [markdown]
 # ## When not to believe it
 #
-# What is wrong with a ratio can't be seen from totals. What can be seen is whether these cells
+# What is wrong with a ratio can't be seen from totals: neither a gene's wrong mean, nor a change of
+# splicing that leaves the totals as they are. What can be seen is whether these cells
 # *differ from each other in the ways that the model has learnt*. `sv.trust` parts each cell's
 # molecules at random into two halves. The model reads one half, and says what the other should be.
-# If it does so as well as for held-out training cells, the state that it reads is really there.
+# If it does so as well as for validation cells of the training, the state that it reads is really there.
 # From that state, ratios are read.
 #
 # How far off is a velocity of such support? That was measured once, on the validation cells of the
@@ -289,15 +295,17 @@ plt.show()
 # cell's latent, and found that arrows that disagree are often wrong. `trust` makes five such draws of
 # the query. A curve through the validation cells turns their disagreement into degrees.
 #
-# The verdict is `trust` up to an expected angle of 35°. Up to 45°, which is chapter 5's rule for
-# whole fields with known truth, it is `caution`, since what is expected is no promise. Beyond, or
-# where little of the structure is left, it is `do not trust`.
+# `trust` needs an expected angle of at most 35°, and no other warning. Up to 45°, which is chapter
+# 5's rule for whole fields with known truth, it is `caution`, since what is expected is no promise.
+# Beyond, or where cells hardly differ in the ways that were learnt, it is `do not trust`. Other
+# warnings are few cells, few genes in common, and a share of unspliced molecules that is unlike that
+# of the training; the reasons name them.
 #
 # Spliced counts in the place of totals need a test of their own: they differ between cells as
 # totals do. Genes with much unspliced mRNA then have too few molecules, and that is what is tested.
 #
-# The map shows a query of held-out pancreas cells: the support that needs no truth, and the true
-# error.
+# How well the two halves agree is a cell's *support*, from 0 to 1. The map shows a query of held-out
+# pancreas cells: the support that needs no truth, and the angle to the velocity of their true counts.
 
 # %% tags=["remove-stderr"]
 lab.fits.stage.run(real, profile, results, ["SplicedVAE"])
@@ -324,11 +332,11 @@ error = np.degrees(np.arccos(np.clip((a * b).sum(1) / np.maximum(norm, 1e-12), -
 support = query.obs["splicedvae_support"].to_numpy()
 agree = pd.Series(-support).corr(pd.Series(error), method="spearman")
 
-# %% mystnb={"image": {"alt": "Two UMAPs of held-out pancreas cells: support from totals alone, high in the middle of the differentiation and low at its ends, and the true angle of error, which is large where support is low."}, "figure": {"caption": "Support, from totals alone (left), and how far each arrow really is off (right). Where support is low, read no direction.", "name": "fig-support"}} tags=["hide-input"]
+# %% mystnb={"image": {"alt": "Two UMAPs of held-out pancreas cells: support from totals alone, high in the middle of the differentiation and low at its ends, and the true angle of error, which is large where support is low."}, "figure": {"caption": "Support, from totals alone (left), and how far each arrow is from that of the true counts (right). Where support is low, read no direction.", "name": "fig-support"}} tags=["hide-input"]
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.8))
 for ax, values, label, colours in (
     (axes[0], support, "support", "viridis"),
-    (axes[1], error, "true error, degrees", "viridis_r"),
+    (axes[1], error, "angle to true counts, degrees", "viridis_r"),
 ):
     dots = ax.scatter(*some.obsm["X_umap"].T, c=values, s=7, cmap=colours, lw=0)
     ax.set(xticks=[], yticks=[])
@@ -411,7 +419,7 @@ pd.DataFrame(rows).T
 lab.profiles.what_we_found(profile)
 
 # %% [markdown]
-# Differences between cells carry over to another library as a whole, and to another tissue in part:
+# Differences between cells carry over fully to another library, and to another tissue in part:
 # the first finding says how much. A gene's mean does not carry over to another tissue. A few cells
 # with both forms set it, and velocity needs it less than D² does. With hundreds of own cells,
 # learn from these. Whether any of this holds for *your* cells, totals can say to a good
@@ -424,12 +432,12 @@ lab.profiles.what_we_found(profile)
 # not: it depends on the tissue and on how the molecules were captured.
 # :::
 #
-# :::{dropdown} 2. How many cells with both counts should you keep for an offset?
+# :::{dropdown} 2. How many cells with both counts do you need to set a gene's intercept?
 # Twenty help, and two hundred may already teach a model of their own. The second figure shows where
 # the lines cross.
 # :::
 #
 # :::{dropdown} 3. What can `sv.trust` not see?
-# A change that leaves the totals as they are, such as a drug that slows splicing. Only cells with
-# both counts show it.
+# A wrong mean of a gene, and any change that leaves the totals as they are, such as a drug that
+# slows splicing. Only cells with both counts show it.
 # :::

@@ -171,7 +171,9 @@ def test_imports_are_followed_wherever_they_stand(tmp_path, monkeypatch):
     found = sources("splicedvae.a")
     names = ("a", "b", "room", "room.c", "room.d")
     assert found.keys() == {f"splicedvae.{name}" for name in names}
-    assert "Words" not in found["splicedvae.b"] and "late" not in found["splicedvae.b"]
+    tree, text = found["splicedvae.b"]
+    assert "Words" not in tree and "late" not in tree
+    assert text == (tmp_path / "splicedvae" / "b.py").read_text()
 
 
 def test_fingerprint_follows_the_source_of_a_fit(tiny, tmp_path, monkeypatch):

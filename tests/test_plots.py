@@ -73,7 +73,7 @@ def test_ratio_against_depth_shows_every_counted_cell():
 
 def test_error_bound_is_the_bound():
     """RMSE >= SD sqrt(1 - r^2): the curve of each target starts at its SD and ends at 0."""
-    scores = pd.DataFrame({"sd": [0.3], "r": [0.8], "rmse": [0.2]}, index=["observed"])
+    scores = pd.DataFrame({"sd": [0.3], "R": [0.8], "rmse": [0.2]}, index=["observed"])
     ax = plots.error_bound(scores, (0.67, 0.1271))
     x, y = ax.lines[0].get_data()
     np.testing.assert_allclose(y, 0.3 * np.sqrt(1 - np.asarray(x) ** 2), atol=1e-9)

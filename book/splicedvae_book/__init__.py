@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from . import experiment, headline, plots, profiles, scorecard
+from . import experiment, headline, plots, profiles, published, scorecard
 
 #: In the order in which they are made: a later one may read what an earlier one has kept. A stage
 #: is imported when first asked for, so that a chapter needs only the libraries of its own.
@@ -28,4 +28,4 @@ def __getattr__(name: str):
     return import_module(f".stages.{name}" if name in STAGES else f".{name}", __name__)
 
 
-__all__ = ["STAGES", "experiment", "headline", "plots", "profiles", "scorecard"]
+__all__ = ["STAGES", "experiment", "headline", "plots", "profiles", "published", "scorecard"]

@@ -21,6 +21,7 @@ from unittest.mock import patch
 import joblib
 import torch
 from anndata import AnnData
+from scipy import sparse
 from tqdm.auto import tqdm
 
 from .profiles import PROFILES, quiet
@@ -103,18 +104,64 @@ class Stage:
         -------
         16 hexadecimal digits.
         """
-        settings = asdict(PROFILES[profile])
-        settings.pop("seeds")  # a profile with more seeds shares the results of one with fewer
-        settings["stage"] = self.settings.get(profile)
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        digest = self._digest(profile)
         parts = [adata.layers[layer] for layer in ("spliced", "unspliced")]
         parts += [list(adata.var_names), list(adata.obs["clusters"].astype(str))]
         parts += [version(library) for library in (*LIBRARIES, *self.libraries)]
-        for part in parts:  # a worker sees large arrays through a memory map: the same cells
-            digest.update(joblib.hash(part, coerce_mmap=True).encode())
-        for name, code in sorted(sources(self.job.__module__).items()):
+        for part in parts:
+            digest.update(joblib.hash(part).encode())
+        for name, (code, _) in sorted(sources(self.job.__module__).items()):
             digest.update(f"{name}\0{code}\0".encode())
         return digest.hexdigest()[:16]
+
+    def key(self, adata: AnnData, profile: str) -> str:
+        """Hash of cells, settings and source, the same whatever versions of libraries are there.
+
+        Parameters
+        ----------
+        adata, profile
+            As for :meth:`fingerprint`.
+
+        Returns
+        -------
+        16 hexadecimal digits. Here comments and docstrings count: how Python writes out a syntax
+        tree depends on its version.
+        """
+        digest = self._digest(profile)
+        for layer in ("spliced", "unspliced"):
+            counts = sparse.csr_array(adata.layers[layer])
+            for part, kind in (
+                (counts.indptr, "<i8"),
+                (counts.indices, "<i8"),
+                (counts.data, "<f4"),
+            ):
+                digest.update(part.astype(kind).tobytes())
+        for names in (adata.var_names, adata.obs["clusters"].astype(str)):
+            digest.update("\0".join(names).encode())
+        for name, (_, text) in sorted(sources(self.job.__module__).items()):
+            digest.update(f"{name}\0{text}\0".encode())
+        return digest.hexdigest()[:16]
+
+    def _digest(self, profile: str):
+        """A hash that has read the settings."""
+        settings = asdict(PROFILES[profile])
+        settings.pop("seeds")  # a profile with more seeds shares the results of one with fewer
+        settings["stage"] = self.settings.get(profile)
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+
+    def complete(self, adata: AnnData, profile: str, results: str | os.PathLike) -> bool:
+        """Whether the results of all jobs are there.
+
+        Parameters
+        ----------
+        adata, profile, results
+            As given to :meth:`run`.
+
+        Returns
+        -------
+        False if one is missing.
+        """
+        return not self._missing(self.folder(results, adata, profile), profile, self.names)
 
     def folder(self, results: str | os.PathLike, adata: AnnData, profile: str) -> Path:
         """Where the jobs' files are.
@@ -284,7 +331,7 @@ def _read(folder: Path, seed: int, name: str) -> dict | None:
     return job if all((folder / other).exists() for other in job.get("files", [])) else None
 
 
-def sources(module: str) -> dict[str, str]:
+def sources(module: str) -> dict[str, tuple[str, str]]:
     """What a module runs through, as far as it is ours: itself and all that it imports, and so on.
 
     Parameters
@@ -294,14 +341,16 @@ def sources(module: str) -> dict[str, str]:
 
     Returns
     -------
-    By module, its syntax tree as text, without docstrings; comments are not in it anyway.
+    By module, its syntax tree as text, without docstrings and so without comments; and its text.
     """
-    found: dict[str, str] = {}
+    found: dict[str, tuple[str, str]] = {}
     ahead = {module}
     while ahead:
         name = ahead.pop()
         path = _path(name)
-        found[name], imported = _source(name, path, path.read_text())
+        text = path.read_text()
+        tree, imported = _source(name, path, text)
+        found[name] = tree, text
         ahead |= imported - found.keys() - {RUNNER}
     return found
 

@@ -3,6 +3,7 @@
     python book/tools/build.py notebooks [--check]
     python book/tools/build.py results --profile smoke|standard|full
     python book/tools/build.py book    --profile smoke|standard|full
+    python book/tools/build.py pack
 
 A chapter is written as ``book/NN_name.py`` (py:percent). Its notebook is generated, in plain
 Markdown and without outputs, and committed, so that Colab can open it. The book itself is executed
@@ -464,6 +465,8 @@ def main(argv: list[str] | None = None) -> int:
     sub.add_argument("--check", action="store_true", help="only compare; fail on a difference")
     results = commands.add_parser("results", help="make the fits that the chapters share")
     book = commands.add_parser("book", help="results, chapters, pages")
+    pack = commands.add_parser("pack", help="archives of the standard results, for the release")
+    pack.add_argument("--out", type=Path, default=ROOT, help="folder in which _build was made")
     for sub in (results, book):
         sub.add_argument("--profile", choices=CELL_TIMEOUT, default="standard")
         sub.add_argument("--out", type=Path, default=ROOT, help="folder in which _build is made")
@@ -473,13 +476,17 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.command == "notebooks":
             write_notebooks(args.check)
-        elif args.command == "results":
-            from results import run  # beside this script; imported late as it loads PyTorch
+        elif args.command in ("results", "pack"):
+            import results  # beside this script; imported late as it loads PyTorch
 
-            run(args.profile, args.out.resolve() / "_build" / "results")
+            build = args.out.resolve() / "_build"
+            if args.command == "pack":
+                results.pack(build / "results", build / "packed")
+            else:
+                results.run(args.profile, build / "results")
         else:
             build_book(args.profile, args.out.resolve(), args.param, args.cell_timeout)
-    except BuildError as error:
+    except (BuildError, FileNotFoundError) as error:
         print(f"build.py: {error}", file=sys.stderr)
         return 1
     return 0

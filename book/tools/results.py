@@ -101,3 +101,19 @@ def run(profile: str, out: Path) -> None:
     (out / "headline.md").write_text(card["headline"] + "\n")
     claims = pd.DataFrame(card["claims"] + card["peers"]).set_index("claim")
     print(f"\nscorecard\n{claims[['paper', 'verdict']].to_string()}")
+
+
+def pack(out: Path, target: Path) -> None:
+    """Write the archives that a release holds, for chapters that run alone.
+
+    Parameters
+    ----------
+    out
+        Folder of the results, those of the standard profile.
+    target
+        Folder of the archives.
+    """
+    lab.profiles.quiet()
+    stages = [getattr(lab, name).stage for name in lab.STAGES]
+    for file in lab.published.pack(stages, out, target):
+        print(f"{file.name:36} {file.stat().st_size / 1e6:7.1f} MB")

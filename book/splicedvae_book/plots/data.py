@@ -119,9 +119,9 @@ def error_bound(scores: pd.DataFrame, paper: tuple[float, float], ax: Axes | Non
     Parameters
     ----------
     scores
-        A line per target, with columns ``sd``, ``rmse`` and ``r``.
+        A line per target, with columns ``sd``, ``rmse`` and ``R``.
     paper
-        The paper's r and RMSE.
+        The paper's R and RMSE.
     ax
         Where to draw.
 
@@ -129,11 +129,11 @@ def error_bound(scores: pd.DataFrame, paper: tuple[float, float], ax: Axes | Non
     -------
     The axes.
     """
-    ax = _panel(ax, xlabel="Pearson $r$", ylabel="RMSE", xlim=(0, 1))
+    ax = _panel(ax, xlabel="Pearson correlation $R$", ylabel="RMSE", xlim=(0, 1))
     r = np.linspace(0, 1, 400)
     for name, row in scores.iterrows():
         (line,) = ax.plot(r, row["sd"] * np.sqrt(1 - r**2), label=f"{name}: bound")
-        ax.plot(row["r"], row["rmse"], "o", color=line.get_color(), mec=INK, ms=9)
+        ax.plot(row["R"], row["rmse"], "o", color=line.get_color(), mec=INK, ms=9)
     ax.plot([], [], "o", color="white", mec=INK, ms=9, label="gene mean")
     ax.plot(*paper, "*", color=ROLES["paper"], mec=INK, ms=17, label="the paper")
     ax.set_ylim(0, None)

@@ -14,7 +14,7 @@ from anndata import AnnData
 
 from splicedvae.model import SplicedVAE
 from splicedvae.ratios import baselines, metrics
-from splicedvae.training import kl_warmup
+from splicedvae.training import kl_warmup, minibatch
 
 from ..profiles import PROFILES, prepared
 from ..scorer import Scorer
@@ -161,6 +161,7 @@ def _trained(adata, train, val, fit: Fit, profile: str, seed: int):
             setting.max_epochs,
             datasplitter_kwargs={"external_indexing": [train, val, rest]},
             plan_kwargs=kl_warmup(setting.max_epochs) | {"lr": setting.lr},
+            batch_size=minibatch(len(train)),  # as SplicedVAE's, too
             check_val_every_n_epoch=1,
             enable_progress_bar=False,
         )
