@@ -605,7 +605,7 @@ class RatioHead(nn.Module):
         self.register_buffer("measured", torch.tensor(1.0))
         self.register_buffer("started", torch.tensor(False))
         # number of training cells and sums of their counts: whether others come now
-        self.register_buffer("taught_by", torch.zeros(4, dtype=torch.float64))
+        self.register_buffer("taught_by", torch.zeros(4))
 
     def start(self, statistics: GeneStatistics) -> None:
         """Set the intercepts to the gene means and store what the features are made with.

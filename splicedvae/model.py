@@ -314,7 +314,7 @@ class SplicedVAE(SplicingMixin, InheritedMixin, SCVI):
         if not head.started:
             n_components = head.features.components.shape[1]
             head.start(start.gene_statistics(*counts, n_components, modality))
-        head.meet(torch.tensor([counts[0].shape[0], *(layer.sum() for layer in counts)]).double())
+        head.meet(torch.tensor([counts[0].shape[0], *(layer.sum() for layer in counts)]).float())
         self.module.train()  # after `load` it is in eval mode, which Lightning would keep
         kwargs.setdefault("check_val_every_n_epoch", 1)
         try:

@@ -57,7 +57,9 @@ def test_derivatives_against_automatic_ones(with_own):
     eta = weights[:, 0] + x @ weights[:, 1 : 1 + D].T
     if with_own:
         eta = eta + own * weights[:, -1]
-    gradient, hessian = _Design(x).derivatives(eta, spliced, total, own)
+    p = 1 / (1 + np.exp(-eta))
+    curvature = (total * p * (1 - p)).astype(np.float32)
+    gradient, hessian = _Design(x).derivatives(spliced - total * p, curvature, own)
     for gene in range(4):
         columns = [np.ones(30), *x.T] + ([own[:, gene]] if with_own else [])
         design = torch.tensor(np.column_stack(columns))

@@ -39,6 +39,7 @@ ONCE = {
         "queries",
         "depth",
         "pretraining",
+        "searches",
         "generalisation",
         "modality",
         "peers",

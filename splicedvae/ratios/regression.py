@@ -46,19 +46,17 @@ class _Design:
         self.products = (self.z[:, self.rows] * self.z[:, self.cols]).astype(np.float32)
 
     def derivatives(
-        self, eta: np.ndarray, spliced: np.ndarray, total: np.ndarray, own: np.ndarray | None = None
+        self, residual: np.ndarray, curvature: np.ndarray, own: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Gradient (genes, width) of the log-likelihood, and minus its Hessian.
 
-        Logits `eta`, counts and `own`, a last feature of which each gene has its own, are (cells,
-        genes).
+        Its first derivatives by the logits, minus the second ones in single precision, and `own`, a
+        last feature of which each gene has its own, are (cells, genes).
         """
-        p = expit(eta)
-        residual, curvature = spliced - total * p, (total * p * (1 - p)).astype(np.float32)
-        shared = self.z.shape[1]
+        shared, n_genes = self.z.shape[1], residual.shape[1]
         width = shared + (own is not None)
-        gradient = np.empty((eta.shape[1], width), self.z.dtype)
-        hessian = np.empty((eta.shape[1], width, width), self.z.dtype)
+        gradient = np.empty((n_genes, width), self.z.dtype)
+        hessian = np.empty((n_genes, width, width), self.z.dtype)
         gradient[:, :shared] = residual.T @ self.z
         products = curvature.T @ self.products
         hessian[:, self.rows, self.cols] = hessian[:, self.cols, self.rows] = products
@@ -106,28 +104,27 @@ def ridge_binomial(
     penalty = np.full((z.shape[1], 1), float(l2))
     penalty[0] = 0
 
-    counted = sparse.csc_array(total)  # where nothing was counted, nothing is to be gained
-    cols = np.repeat(np.arange(total.shape[1]), np.diff(counted.indptr))
-    held = sparse.csc_array(
-        (spliced[counted.indices, cols], counted.indices, counted.indptr), counted.shape
-    )
+    weights, sums = weights.copy(), spliced.sum(0)
+    active = np.flatnonzero((sums > 0) & (sums < total.sum(0)))
+    # entries, gene by gene: where nothing was counted, nothing is to be gained
+    gene, cell = np.nonzero(total[:, active].T)
+    s, n = spliced[cell, active[gene]], total[cell, active[gene]]
 
-    def objective(w: np.ndarray, eta: np.ndarray, genes: np.ndarray) -> np.ndarray:
-        n, s = counted[:, genes], held[:, genes].data
-        eta = eta[n.indices, np.repeat(np.arange(len(genes)), np.diff(n.indptr))]
-        gain = np.add.reduceat(s * eta - n.data * np.logaddexp(0, eta), n.indptr[:-1])
+    def objective(w: np.ndarray, eta: np.ndarray) -> np.ndarray:
+        first = np.searchsorted(gene, np.arange(w.shape[1]))
+        gain = np.add.reduceat(s * eta - n * np.logaddexp(0, eta), first)
         return gain - (penalty * w**2).sum(0) / 2
 
-    weights = weights.copy()
-    sums = spliced.sum(0)
-    active = np.flatnonzero((sums > 0) & (sums < total.sum(0)))
     w = weights[:, active]
-    eta = z @ w
-    value = objective(w, eta, active) if len(active) else None
+    eta = (z @ w)[cell, gene]
+    value = objective(w, eta) if len(active) else None
     for _ in range(max_iter):
         if not len(active):
             break
-        gradient, hessian = design.derivatives(eta, spliced[:, active], total[:, active])
+        p, shape = expit(eta), (len(z), len(active))
+        residual, curvature = np.zeros(shape), np.zeros(shape, np.float32)
+        residual[cell, gene], curvature[cell, gene] = s - n * p, n * p * (1 - p)
+        gradient, hessian = design.derivatives(residual, curvature)
         gradient = gradient.T - penalty * w
         hessian += np.diag(penalty[:, 0])
         step = np.linalg.solve(hessian, gradient.T[..., None])[..., 0].T
@@ -135,15 +132,18 @@ def ridge_binomial(
         size = np.ones(len(active))
         for _ in range(20):  # halve the step of a gene that overshoots
             trial = w + size * step
-            eta = z @ trial
-            reached = objective(trial, eta, active)
+            eta = (z @ trial)[cell, gene]
+            reached = objective(trial, eta)
             worse = reached < value - 1e-9 * np.abs(value)
             if not worse.any():
                 break
             size[worse] /= 2
         weights[:, active] = np.where(worse, w, trial)
         going = (decrement > tol) & ~worse
-        active, w, eta, value = active[going], trial[:, going], eta[:, going], reached[going]
+        active, w, value = active[going], trial[:, going], reached[going]
+        kept = going[gene]
+        cell, s, n, eta = cell[kept], s[kept], n[kept], eta[kept]
+        gene = (np.cumsum(going) - 1)[gene[kept]]
     return weights
 
 
@@ -208,7 +208,9 @@ def hierarchical_binomial(
                 w = weights[genes]
                 eta = logit[genes] + design.z @ w[:, : design.z.shape[1]].T
                 eta = eta if o is None else eta + o * w[:, -1]
-                gradient, hessian = design.derivatives(eta, s, n, o)
+                p = expit(eta)
+                curvature = (n * p * (1 - p)).astype(np.float32)
+                gradient, hessian = design.derivatives(s - n * p, curvature, o)
                 gradient -= tau * ((w - mean[genes]) @ precision)
                 hessian += tau[..., None] * precision
                 step = np.linalg.solve(hessian, gradient[..., None])[..., 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from ..profiles import prepared
 from ..stage import Stage
 from . import fits
 
-NAMES = ("query", "reference-γ", "halves", "directions")
+NAMES = ("velocities", "directions")
 OTHER_HALF = ", other half"
 NO_DRAWS = ", no draws"  # the slopes that scVelo finds in expected layers
 IF_TRUE = ", if SplicedVAE's ratios were true"
@@ -207,7 +208,7 @@ def if_true(test: AnnData, ratio: np.ndarray, seed: int) -> AnnData:
 
 
 def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) -> dict:
-    """Score all fields of one protocol on one seed's test cells.
+    """Score all fields of one seed's test cells, or the methods that name directions alone.
 
     Parameters
     ----------
@@ -233,24 +234,20 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
         return {"rows": directions(bench.train, bench.reference, seed)}
     ratios = {m: fits.ratios(results, adata, profile, seed, m) for m in RATIOS}
     ratios["GeneMean"] = with_noise(ratios["GeneMean"], seed)
-    if name in ("query", "halves"):
-        kept = fits.checkpoint(results, adata, profile, seed, "SplicedVAE")
-        model = SplicedVAE.load(str(kept), whole)
-    if name == "halves":
-        learnt = {
-            "NearestNeighbours": baselines.NearestNeighbours(seed=seed),
-            "HierarchicalBinomial": baselines.HierarchicalBinomial(seed=seed),
-        }
-        for baseline in learnt.values():
-            baseline.fit(whole[train], whole[val])
-        fields = _other_half(bench, ratios, model, learnt, seed)
-    elif name == "query":
-        means = model.get_normalized_expression(
-            indices=test, library_size="latent", return_numpy=True
-        )
-        fields = _query(bench, ratios, means, seed)
-    else:
-        fields = _reference_gamma(bench, ratios)
+    kept = fits.checkpoint(results, adata, profile, seed, "SplicedVAE")
+    model = SplicedVAE.load(str(kept), whole)
+    learnt = {
+        "NearestNeighbours": baselines.NearestNeighbours(seed=seed),
+        "HierarchicalBinomial": baselines.HierarchicalBinomial(seed=seed),
+    }
+    for baseline in learnt.values():
+        baseline.fit(whole[train], whole[val])
+    means = model.get_normalized_expression(indices=test, library_size="latent", return_numpy=True)
+    fields = chain(
+        _query(bench, ratios, means, seed),
+        _other_half(bench, ratios, model, learnt, seed),
+        _reference_gamma(bench, ratios),
+    )
     reports: dict[str, list[dict]] = {}  # one each, but for the ceilings
     for row, reference, field in fields:
         report = metrics.velocity_report(reference, field, bench.scale, seed=seed)
