@@ -655,7 +655,8 @@ lab.profiles.finding(
 # only as distributions: where a cell lies in the latent space, $z \sim q(z \mid x)$ (equation
 # {eq}`eq-elbo`), and what weights its head should have, $w \sim q(w)$, their
 # {term}`variational posterior`. `n_samples=20` draws both together, twenty times. Each draw has one set of weights for all cells and a latent of its own for
-# each cell. From each we read the ratios, draw counts for the slopes, and make a field. Where the
+# each cell. From each we read the ratios, draw counts, and make a field of them. So the arrows hold
+# both what the model does not know and the chance of counting, as the true arrow does. Where the
 # twenty arrows of a cell disagree, no one of them means much. Is the disagreement a warning, that is,
 # are these the cells whose arrow is wrong?
 
@@ -664,7 +665,7 @@ kept = lab.fits.checkpoint(results, adata, profile, seeds[0], "SplicedVAE")
 model = sv.SplicedVAE.load(str(kept), whole)
 torch.manual_seed(seeds[0])
 draws = model.get_splicing_ratio(indices=test, n_samples=20, return_mean=False, return_numpy=True)
-fields = [lab.fields.from_ratio(bench.test, d, n_draws=1, seed=i) for i, d in enumerate(draws)]
+fields = [lab.fields.if_true(bench.test, d, seed=i) for i, d in enumerate(draws)]
 sampled = np.array([field.obsm["velocity_umap"] for field in fields])  # (draws, cells, 2)
 spread = 1 - np.linalg.norm(
     (sampled / np.maximum(np.linalg.norm(sampled, axis=2, keepdims=True), 1e-12)).mean(0), axis=1

@@ -17,7 +17,7 @@ from ..stage import Stage
 #: Configurations of each study and epochs of each training; the paper has 90 and 50.
 SETTINGS = {
     "smoke": {"n_trials": 6, "max_epochs": 4},
-    "standard": {"n_trials": 12, "max_epochs": 12},
+    "standard": {"n_trials": 10, "max_epochs": 10},
     "full": {"n_trials": 90, "max_epochs": 50},
 }
 NAMES = ("grid", "tpe")  # the study of each sampler
