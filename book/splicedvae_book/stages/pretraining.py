@@ -160,7 +160,7 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     scorer = Scorer(matched, train, test, seed)
     for size in SIZES:
         cells = train[:size]
-        if size in LEFT_OUT.get(profile, ()) or size is not None and 1.5 * size > len(train):
+        if size in LEFT_OUT.get(profile, ()) or (size is not None and 1.5 * size > len(train)):
             continue  # a thinned run
         times = min(2, len(train) / len(cells))
         length = round(setting.max_epochs * times)
