@@ -298,6 +298,31 @@ def test_parameters_reach_the_chapter(small_book):
 
 
 @pytest.mark.slow
+def test_a_chapter_is_executed_again_only_if_something_changed(small_book, tmp_path, monkeypatch):
+    root = small_book("import time; print(time.time_ns())")
+    monkeypatch.setenv("SPLICEDVAE_DATA", str(tmp_path / "cells"))
+
+    def told() -> str:
+        done = run(root, "book", "--profile", "smoke")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return outputs(root)[-1].text
+
+    seen = [told(), told()]
+    assert seen[0] == seen[1]
+    chapter = root / "book" / "01_one.py"
+    for file, text in {
+        chapter: chapter.read_text() + "# %% [markdown]\n# More words\n",
+        root / "splicedvae" / "model.py": "changed = True\n",
+        root / "_build" / "results" / "0123" / "fit.json": "{}",
+        tmp_path / "cells" / "cells.h5ad": "other cells",
+    }.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        seen.append(told())
+    assert len(set(seen)) == 5
+
+
+@pytest.mark.slow
 def test_a_tagged_build_opens_its_own_notebooks_and_names_its_commit(small_book):
     root = small_book("pass")
     git = ["git", "-C", str(root), "-c", "user.name=reader", "-c", "user.email=reader@localhost"]

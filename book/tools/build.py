@@ -38,6 +38,7 @@ from pathlib import Path
 import jupytext
 import nbformat
 import papermill
+import pooch
 import yaml
 from ipykernel.kernelspec import write_kernel_spec
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -172,9 +173,9 @@ def surroundings(results: Path) -> str:
             digest.update(f"{file.relative_to(ROOT)}\0".encode() + file.read_bytes() + b"\0")
     for library in sorted(f"{d.name} {d.version}" for d in distributions()):
         digest.update(f"{library}\n".encode())
-    kept = [f for folder in results.iterdir() if folder.is_dir() for f in folder.rglob("*")]
-    if cells := os.environ.get("SPLICEDVAE_DATA"):
-        kept += Path(cells).rglob("*")
+    kept = [f for folder in results.glob("*") if folder.is_dir() for f in folder.rglob("*")]
+    for cells in (os.environ.get("SPLICEDVAE_DATA"), pooch.os_cache("splicedvae")):
+        kept += Path(cells).rglob("*") if cells else ()
     for file in sorted(f for f in kept if f.is_file()):
         facts = file.stat()
         digest.update(f"{file} {facts.st_size} {facts.st_mtime_ns}\n".encode())
@@ -481,12 +482,15 @@ def main(argv: list[str] | None = None) -> int:
 
             build = args.out.resolve() / "_build"
             if args.command == "pack":
-                results.pack(build / "results", build / "packed")
+                try:
+                    results.pack(build / "results", build / "packed")
+                except FileNotFoundError as error:
+                    raise BuildError(str(error)) from error
             else:
                 results.run(args.profile, build / "results")
         else:
             build_book(args.profile, args.out.resolve(), args.param, args.cell_timeout)
-    except (BuildError, FileNotFoundError) as error:
+    except BuildError as error:
         print(f"build.py: {error}", file=sys.stderr)
         return 1
     return 0
