@@ -12,7 +12,9 @@ from splicedvae import baselines, velocity
 TURNS = (0, 45)  # of the compass, in degrees: Velo-Predictor is fitted anew for each
 
 
-def directions(train: AnnData, test: AnnData, seed: int) -> dict[str, dict[str, float]]:
+def directions(
+    train: AnnData, test: AnnData, seed: int, rounds: int = 60
+) -> dict[str, dict[str, float]]:
     """How often such methods name the right quadrant, averaged over turns of the compass.
 
     Parameters
@@ -21,6 +23,8 @@ def directions(train: AnnData, test: AnnData, seed: int) -> dict[str, dict[str, 
         Cells of the same genes with a velocity from true counts, on one UMAP.
     seed
         Of the resampling and of the trees.
+    rounds
+        Of the boosting.
 
     Returns
     -------
@@ -38,12 +42,15 @@ def directions(train: AnnData, test: AnnData, seed: int) -> dict[str, dict[str, 
         majority = pd.Series(known).groupby(clusters[0]).agg(lambda x: x.mode()[0])
         named = {"cluster majority": majority[clusters[1]].to_numpy()}
         for layer in ("spliced", "total"):
-            model = baselines.VeloPredictor(layer=layer, seed=seed).fit(train, known)
+            model = baselines.VeloPredictor(layer=layer, n_estimators=rounds, seed=seed).fit(
+                train, known
+            )
             named[f"Velo-Predictor, honest, {layer} counts"] = model.predict(test)
         for name, classes in named.items():
             recall = recall_score(true, classes, labels=np.unique(true), average="macro")
             scores.setdefault(name, []).append(((classes == true).mean(), recall))
-        leaky = baselines.VeloPredictor(seed=seed).as_published(both, np.append(known, true))
+        leaky = baselines.VeloPredictor(n_estimators=rounds, seed=seed)
+        leaky = leaky.as_published(both, np.append(known, true))
         scores.setdefault("Velo-Predictor, as published", []).append(tuple(leaky.values()))
     keys = ("accuracy", "balanced_accuracy")
     return {

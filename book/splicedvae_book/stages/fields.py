@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -23,6 +24,12 @@ from ..stage import Stage
 from . import fits
 
 NAMES = ("velocities", "directions")
+#: Draws of counts for the slopes of a field, and rounds of Velo-Predictor's boosting.
+SETTINGS = {
+    "smoke": {"n_draws": 5, "rounds": 20},
+    "standard": {"n_draws": 10, "rounds": 40},
+    "full": {"n_draws": 20, "rounds": 60},
+}
 OTHER_HALF = ", other half"
 NO_DRAWS = ", no draws"  # the slopes that scVelo finds in expected layers
 IF_TRUE = ", if SplicedVAE's ratios were true"
@@ -229,9 +236,9 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     """
     results = folder.parent
     whole, (train, val, test) = prepared(adata, profile, seed)
-    bench = cells(whole, train, test)
+    bench, setting = cells(whole, train, test), SETTINGS[profile]
     if name == "directions":
-        return {"rows": directions(bench.train, bench.reference, seed)}
+        return {"rows": directions(bench.train, bench.reference, seed, setting["rounds"])}
     ratios = {m: fits.ratios(results, adata, profile, seed, m) for m in RATIOS}
     ratios["GeneMean"] = with_noise(ratios["GeneMean"], seed)
     kept = fits.checkpoint(results, adata, profile, seed, "SplicedVAE")
@@ -243,9 +250,10 @@ def run_job(adata: AnnData, profile: str, seed: int, name: str, folder: Path) ->
     for baseline in learnt.values():
         baseline.fit(whole[train], whole[val])
     means = model.get_normalized_expression(indices=test, library_size="latent", return_numpy=True)
+    made = partial(from_ratio, n_draws=setting["n_draws"])
     fields = chain(
-        _query(bench, ratios, means, seed),
-        _other_half(bench, ratios, model, learnt, seed),
+        _query(bench, ratios, made, means, seed),
+        _other_half(bench, ratios, made, model, learnt, seed),
         _reference_gamma(bench, ratios),
     )
     reports: dict[str, list[dict]] = {}  # one each, but for the ceilings
@@ -263,6 +271,7 @@ stage = Stage(
     run_job,
     NAMES,
     ("cosine", "cosine_raw", "angular_error", "accuracy", "balanced_accuracy", "cbdir"),
+    settings=SETTINGS,
     after=(fits.stage.title,),
 )
 
@@ -270,21 +279,21 @@ stage = Stage(
 Fields = Iterator[tuple[str, AnnData, AnnData]]  # name, what it is scored against, field
 
 
-def _query(bench: Cells, ratios: dict, means: np.ndarray, seed: int) -> Fields:
+def _query(bench: Cells, ratios: dict, made: Callable, means: np.ndarray, seed: int) -> Fields:
     """Fields made from the test cells alone, the nulls, and what noise leaves of the truth."""
     reference, test = bench.reference, bench.test
     drawn = [if_true(test, ratios["SplicedVAE"], 1 + i) for i in range(N_CEILING)]
     for name in RATIOS:
-        field = from_ratio(test, ratios[name])
+        field = made(test, ratios[name])
         yield name, reference, field
         if name in SHORT:
             yield from ((name + IF_TRUE, truth, field) for truth in drawn)
     for name in SHORT:
-        field = from_ratio(test, ratios[name], concentration=None)
+        field = made(test, ratios[name], concentration=None)
         yield f"{name}, binomial draws", reference, field
     for name in (*BASELINES, "SplicedVAE"):
-        yield f"{name}{NO_DRAWS}", reference, from_ratio(test, ratios[name], n_draws=0)
-    denoised = from_ratio(test, ratios["SplicedVAE"], means)
+        yield f"{name}{NO_DRAWS}", reference, made(test, ratios[name], n_draws=0)
+    denoised = made(test, ratios["SplicedVAE"], means)
     yield "SplicedVAE, denoised", reference, denoised
     genes = bench.train.var["velocity_genes"].to_numpy()
     for name, vectors in baselines.velocity_baselines(bench.train, reference, seed=seed).items():
@@ -295,7 +304,9 @@ def _query(bench: Cells, ratios: dict, means: np.ndarray, seed: int) -> Fields:
     yield "half versus half", first, second
 
 
-def _other_half(bench: Cells, ratios: dict, model, learnt: dict, seed: int) -> Fields:
+def _other_half(
+    bench: Cells, ratios: dict, made: Callable, model, learnt: dict, seed: int
+) -> Fields:
     """Fields from one half of each cell's molecules, scored against the velocity of the other.
 
     A field from a cell's totals shares molecules, and so noise, with the velocity from its S and
@@ -309,10 +320,10 @@ def _other_half(bench: Cells, ratios: dict, model, learnt: dict, seed: int) -> F
     means = model.get_normalized_expression(query, library_size="latent", return_numpy=True)
     ratio = model.get_splicing_ratio(query, return_numpy=True)
     for name, field in (
-        ("GeneMean", from_ratio(test, ratios["GeneMean"])),
-        *((name, from_ratio(test, fitted.predict(test))) for name, fitted in learnt.items()),
-        ("SplicedVAE", from_ratio(test, ratio)),
-        ("SplicedVAE, denoised", from_ratio(test, ratio, means)),
+        ("GeneMean", made(test, ratios["GeneMean"])),
+        *((name, made(test, fitted.predict(test))) for name, fitted in learnt.items()),
+        ("SplicedVAE", made(test, ratio)),
+        ("SplicedVAE, denoised", made(test, ratio, means)),
     ):
         yield name + OTHER_HALF, second, field
     genes = bench.train.var["velocity_genes"].to_numpy()

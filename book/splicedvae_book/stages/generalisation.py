@@ -31,9 +31,9 @@ SETTINGS = {
     "smoke": {"groups": 1, "cells": 1500, "genes": 100, "epochs": 3, "tuned": 100, "updates": 60},
     "standard": {
         "groups": 2,
-        "cells": 10_000,
+        "cells": 6000,
         "genes": 300,
-        "epochs": 12,
+        "epochs": 10,
         "tuned": 300,
         "updates": 300,
     },

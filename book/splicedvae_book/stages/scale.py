@@ -29,7 +29,7 @@ from ..stage import Stage
 #: ``sizes`` in cells; ``own``: how many of them are simulated, others are those again.
 SETTINGS = {
     "smoke": {"sizes": (500, 1000, 2000), "own": 2000, "genes": 100},
-    "standard": {"sizes": (4_000, 12_000, 48_000), "own": 8_000, "genes": 500},
+    "standard": {"sizes": (2_000, 8_000, 32_000), "own": 5_000, "genes": 500},
     "full": {"sizes": (10_000, 100_000, 1_000_000), "own": 20_000, "genes": 1000},
 }
 NAMES = ("sizes",)
