@@ -300,7 +300,7 @@ lab.profiles.finding(
     f"R = {scores['R'].min():.2f} to {scores['R'].max():.2f} on them, and an RMSE of "
     f"{scores['rmse'].min():.3f} to {scores['rmse'].max():.3f}.",
     profile,
-    kept=f"One number per gene reaches a correlation of {scores['r'].min():.2f} to {scores['r'].max():.2f}, by the choice of the target alone.",
+    kept=f"One number per gene reaches a correlation of {scores['R'].min():.2f} to {scores['R'].max():.2f}, by the choice of the target alone.",
 )
 
 # %% [markdown]

@@ -247,7 +247,9 @@ lab.profiles.finding(
 shown = ("scVI", "SplicedVAE", "scVI, gene subset", "SplicedVAE, gene subset")
 _, axes = plt.subplots(2, 2, figsize=(8, 6.6))
 for name, ax in zip(shown, axes.flat, strict=True):
-    points = umap.UMAP(random_state=0, n_jobs=1).fit_transform(np.array(first[name]["latent"]))
+    points = umap.UMAP(n_epochs=200, random_state=0, n_jobs=1).fit_transform(
+        np.array(first[name]["latent"])
+    )
     lab.plots.embedding(points, adata.obs["clusters"], ax).set_title(name)
 _ = axes[0, 0].figure.legend(
     *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, markerscale=3
