@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 
 import splicedvae as sv
 import splicedvae_book as lab
+from splicedvae.training import minibatch
 
 EPOCHS, TURNS = 6, 9
 
@@ -50,6 +51,7 @@ def main() -> None:
         scvi.model.SCVI.setup_anndata(adata, layer="total")
         scvi.model.SCVI(adata, gene_likelihood="nb").train(
             EPOCHS,
+            batch_size=minibatch(len(train)),
             datasplitter_kwargs={"external_indexing": [train, val, test]},
             check_val_every_n_epoch=1,
             callbacks=[clock],

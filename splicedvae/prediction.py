@@ -255,6 +255,7 @@ class SplicingMixin:
             usual = torch.sigmoid(self.module.head.output.bias).detach().cpu().numpy()
             lacks = _form_that_was_not_counted(observed, batch, usual)
         total = sparse.csr_matrix(observed[0], dtype=np.float32)
+        del observed  # as large as what is to be written
         unknown = self._of_no_known_batch(cells)
         given = {"batch_size": batch_size, "return_numpy": True}
         layers, parts = (total.copy(), total.copy()), []
