@@ -297,15 +297,17 @@ plt.show()
 #
 # `trust` needs an expected angle of at most 35°, and no other warning. Up to 45°, which is chapter
 # 5's rule for whole fields with known truth, it is `caution`, since what is expected is no promise.
-# Beyond, or where cells hardly differ in the ways that were learnt, it is `do not trust`. Other
-# warnings are few cells, few genes in common, and a share of unspliced molecules that is unlike that
-# of the training; the reasons name them.
+# Beyond, or where cells hardly differ in the ways that were learnt, it is `do not trust`. Two more
+# things make it `caution`: fewer than 50 cells, and cells of which nearly all are unlike any training
+# cell. The reasons say what it was. Few molecules and missing genes are told too, but count only
+# through the angle.
 #
 # Spliced counts in the place of totals need a test of their own: they differ between cells as
 # totals do. Genes with much unspliced mRNA then have too few molecules, and that is what is tested.
 #
-# How well the two halves agree is a cell's *support*, from 0 to 1. The map shows a query of held-out
-# pancreas cells: the support that needs no truth, and the angle to the velocity of their true counts.
+# A cell's *support* is 1 where no error of its arrow is expected, and 0 where 90° are, which is
+# chance. The map shows a query of held-out pancreas cells: the support that needs no truth, and the
+# angle to the velocity of their true counts.
 
 # %% tags=["remove-stderr"]
 lab.fits.stage.run(real, profile, results, ["SplicedVAE"])

@@ -5,6 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -48,6 +52,26 @@ def pytest_collection_modifyitems(config, items):
 def _one_thread():
     """Also after a test whose job, alone on the machine, took all cores."""
     torch.set_num_threads(1)
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="session")
+def serve():
+    """Return a context that serves a folder, as any plain web server would, at an address."""
+
+    @contextmanager
+    def served(folder: Path):
+        handler = partial(Quiet, directory=folder)
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            yield f"http://127.0.0.1:{server.server_port}"
+            server.shutdown()
+
+    return served
 
 
 @pytest.fixture(scope="session")

@@ -81,26 +81,15 @@ def test_file_without_a_layer_or_the_cell_types(tmp_path, missing):
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def server(tmp_path, monkeypatch, serve):
     """A local web server in the place of GitHub; serves what a test puts in its folder."""
-    import http.server
-    import threading
-    from functools import partial
-
     folder = tmp_path / "server"
     folder.mkdir()
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{httpd.server_port}/pancreas.h5ad"
     monkeypatch.delenv("SPLICEDVAE_DATA", raising=False)
-    monkeypatch.setattr("splicedvae.data.PANCREAS_URL", url)
-    yield folder / "pancreas.h5ad"
-    httpd.shutdown()
+    with serve(folder) as address:
+        monkeypatch.setattr("splicedvae.data.PANCREAS_URL", f"{address}/pancreas.h5ad")
+        yield folder / "pancreas.h5ad"
 
 
 def test_download_is_checked_cached_and_whole(tmp_path, server, monkeypatch):

@@ -1,13 +1,10 @@
 """The pages in a browser: at a desk and on a phone, light and dark; and the book as one PDF."""
 
-import functools
 import os
 import re
 import subprocess
 import sys
-import threading
 import unicodedata
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
 
@@ -39,11 +36,6 @@ FAULTS = """() => {
 }"""
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture(scope="module")
 def installed() -> None:
     if not pdf.CHROMIUM and not os.environ.get("CI"):  # in CI it is there, or the tests fail
@@ -57,13 +49,10 @@ def chromium(installed) -> Browser:
 
 
 @pytest.fixture(scope="module")
-def site(smoke) -> str:
-    """The address of the book, served as any plain web server would."""
-    handler = functools.partial(Quiet, directory=smoke / "html")
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+def site(smoke, serve) -> str:
+    """The address of the book."""
+    with serve(smoke / "html") as address:
+        yield f"{address}/"
 
 
 @pytest.fixture(scope="module")

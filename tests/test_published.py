@@ -1,11 +1,8 @@
 """Published results: packed, served by a real server, and read in place of computing them."""
 
-import http.server
-import threading
 import zipfile
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
@@ -24,21 +21,17 @@ def small(monkeypatch):
     return cells
 
 
-@contextmanager
-def served(folder, monkeypatch):
-    """The folder at an address, which the environment variable names."""
+@pytest.fixture
+def served(serve, monkeypatch):
+    """Return a context that serves a folder at the address that the environment names."""
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
+    @contextmanager
+    def named(folder):
+        with serve(folder) as address:
+            monkeypatch.setenv(published.ENVIRONMENT_VARIABLE, address)
+            yield
 
-    handler = partial(Quiet, directory=folder)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setenv(published.ENVIRONMENT_VARIABLE, address)
-        yield
-        server.shutdown()
+    return named
 
 
 def held(folder):
@@ -47,11 +40,11 @@ def held(folder):
     return {f.relative_to(folder): f.read_bytes() for f in files}
 
 
-def test_a_chapter_alone_reads_what_a_build_has_computed(small, tmp_path, monkeypatch, capsys):
+def test_a_chapter_alone_reads_what_a_build_has_computed(small, tmp_path, served, capsys):
     made, own, packed = (tmp_path / name for name in ("made", "own", "packed"))
     jobs = fits.stage.run(small, "standard", made)
     published.pack([fits.stage], made, packed)
-    with served(packed, monkeypatch):
+    with served(packed):
         assert published.choose("auto", own, "fits") == "standard"
     assert "Results of fits: published, computed with torch " in capsys.readouterr().out
     assert held(own) == held(made)
@@ -61,8 +54,8 @@ def test_a_chapter_alone_reads_what_a_build_has_computed(small, tmp_path, monkey
     assert capsys.readouterr().out == ""
 
 
-def test_without_a_server_it_says_so_and_computes(small, tmp_path, monkeypatch, capsys):
-    with served(tmp_path, monkeypatch):  # no such archive
+def test_without_a_server_it_says_so_and_computes(small, tmp_path, served, capsys):
+    with served(tmp_path):  # no such archive
         assert published.choose("auto", tmp_path / "a", "fits") == "smoke"
     told = capsys.readouterr().out
     assert "No published results of fits can be had (404" in told and "'smoke'" in told
@@ -75,22 +68,22 @@ def test_without_a_server_it_says_so_and_computes(small, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("kept", [0.5, 0])
-def test_half_an_archive_is_none(small, tmp_path, monkeypatch, capsys, kept):
+def test_half_an_archive_is_none(small, tmp_path, served, capsys, kept):
     fits.stage.run(small, "standard", tmp_path / "made")
     (file,) = published.pack([fits.stage], tmp_path / "made", tmp_path / "packed")
     whole = file.read_bytes()
     file.write_bytes(whole[: int(kept * len(whole))])
-    with served(tmp_path / "packed", monkeypatch):
+    with served(tmp_path / "packed"):
         assert published.choose("auto", tmp_path / "own", "fits") == "smoke"
     assert not held(tmp_path / "own")
 
 
-def test_an_archive_writes_nowhere_else(small, tmp_path, monkeypatch):
+def test_an_archive_writes_nowhere_else(small, tmp_path, served):
     fits.stage.run(small, "standard", tmp_path / "made")
     (file,) = published.pack([fits.stage], tmp_path / "made", tmp_path / "packed")
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr("../../outside.txt", "no")
-    with served(tmp_path / "packed", monkeypatch):
+    with served(tmp_path / "packed"):
         published.choose("auto", tmp_path / "own", "fits")
     assert not list(tmp_path.glob("outside.txt")) and not list(tmp_path.parent.glob("outside.txt"))
 

@@ -1,10 +1,7 @@
 """Cells of other tissues: where they come from, and that a file from elsewhere runs nothing."""
 
-import functools
-import http.server
 import pickle
 import sys
-import threading
 import types
 
 import anndata
@@ -44,7 +41,7 @@ def save_of_monod(file, n_obs=30, n_vars=8, seed=0, **more):
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
+def server(tmp_path, monkeypatch, serve):
     """A web server in the place of GitHub, with a file for each set."""
     folder = tmp_path / "server"
     sources = {}
@@ -56,17 +53,10 @@ def server(tmp_path, monkeypatch):
         sources[name] = tissues.Source(**own)
     monkeypatch.setattr(tissues, "SOURCES", sources)
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    handler = functools.partial(Quiet, directory=folder)
-    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
     monkeypatch.delenv("SPLICEDVAE_DATA", raising=False)
-    monkeypatch.setattr(tissues, "BASE_URL", f"http://127.0.0.1:{httpd.server_port}")
-    yield folder
-    httpd.shutdown()
+    with serve(folder) as address:
+        monkeypatch.setattr(tissues, "BASE_URL", address)
+        yield folder
 
 
 def test_download_is_checked_cached_and_read(tmp_path, server):

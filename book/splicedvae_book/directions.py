@@ -42,15 +42,13 @@ def directions(
         majority = pd.Series(known).groupby(clusters[0]).agg(lambda x: x.mode()[0])
         named = {"cluster majority": majority[clusters[1]].to_numpy()}
         for layer in ("spliced", "total"):
-            model = baselines.VeloPredictor(layer=layer, n_estimators=rounds, seed=seed).fit(
-                train, known
-            )
-            named[f"Velo-Predictor, honest, {layer} counts"] = model.predict(test)
+            model = baselines.VeloPredictor(layer=layer, n_estimators=rounds, seed=seed)
+            named[f"Velo-Predictor, honest, {layer} counts"] = model.fit(train, known).predict(test)
         for name, classes in named.items():
             recall = recall_score(true, classes, labels=np.unique(true), average="macro")
             scores.setdefault(name, []).append(((classes == true).mean(), recall))
-        leaky = baselines.VeloPredictor(n_estimators=rounds, seed=seed)
-        leaky = leaky.as_published(both, np.append(known, true))
+        model = baselines.VeloPredictor(n_estimators=rounds, seed=seed)
+        leaky = model.as_published(both, np.append(known, true))
         scores.setdefault("Velo-Predictor, as published", []).append(tuple(leaky.values()))
     keys = ("accuracy", "balanced_accuracy")
     return {

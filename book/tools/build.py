@@ -425,13 +425,13 @@ def build_book(profile: str, out: Path, items: list[str], timeout: int | None) -
     use_this_python(build)
     copy_tree(build / "executed")
     calls, shared = [], surroundings(build / "results")
+    timeout = timeout or CELL_TIMEOUT[profile]
     for name, notebook in notebooks.items():
         target = build / "executed" / "book" / f"{name}.ipynb"
         # Relative to the page, so that no published notebook holds a path of this machine.
         common = {"profile": profile, "results": "../../results"}
         known = declared_parameters(notebook)
         parameters = {k: v for k, v in common.items() if k in known} | given[name]
-        timeout = timeout or CELL_TIMEOUT[profile]
         calls.append((shared, name, notebook, target, parameters, timeout))
     done = execute_all(calls)
 
