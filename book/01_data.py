@@ -428,7 +428,8 @@ lab.profiles.finding(
 # %% [markdown]
 # That last condition matters. The bootstrap counts every difference between cells as predictable,
 # also bursts of one gene that leave no mark on any other. A ceiling is an upper bound, not a
-# promise.
+# promise. The two estimates of it differ most where few molecules are left to thin, so take them as
+# a range.
 #
 # :::{exercise} Depth or cells?
 # :label: ex-depth
@@ -517,7 +518,7 @@ lab.profiles.what_we_found(profile)
 # 0.8$. Only over many entries does it say something.
 # :::
 #
-# :::{dropdown} 2. A model has a pooled r of 0.79. Is that good?
+# :::{dropdown} 2. Of a model you are told one number, a pooled r of 0.79. Is that good?
 # Nobody can tell. The gene mean, which knows nothing of cells, may have the same. Ask for D² or
 # within-gene r, where the gene mean has 0.
 # :::

@@ -67,7 +67,7 @@ ax = lab.plots.architecture()
 # $$
 # \begin{aligned}
 # z &\sim \mathcal N(0, I_L), \\
-# x_g \mid z &\sim \mathrm{NB}\big(\text{mean } \ell \rho_g(z),\ \theta_g\big),
+# x_g \mid z &\sim \mathrm{NB}\big(\text{mean } \ell \rho_g(z),\ \phi_g\big),
 #   & \rho(z) &= \mathrm{softmax}\,f(z), \\
 # s_g \mid x, z &\sim \mathrm{Binomial}\big(n_g,\ \hat p_g(z, x)\big),
 #   & \hat p_g(z, x) &= \mathrm{sigmoid}\,\eta_g(z, x).
@@ -81,7 +81,7 @@ ax = lab.plots.architecture()
 # :::
 #
 # $f$ is the decoder and $\eta$ the {term}`head`. (The head may look at the totals too, as the dashed
-# line does: $s$ is drawn after them.) The {term}`negative binomial` has one $\theta_g$ per
+# line does: $s$ is drawn after them.) The {term}`negative binomial` has one $\phi_g$ per
 # gene for {term}`overdispersion`. Nobody knows a cell's $z$, so the encoder learns to guess it: it
 # gives a normal distribution $q(z \mid x)$ with a mean and a standard deviation per dimension
 # {cite:p}`Kingma2014`. Guess and story are fitted together by making the {term}`ELBO` large,
@@ -182,7 +182,7 @@ lab.profiles.finding(
 )
 
 # %% [markdown]
-# Three details matter more than depth. The first is where the head starts. Its weights are zero and
+# Three details are easily overlooked. The first is where the head starts. Its weights are zero and
 # its intercept $b_g$ is the logit of the gene's pooled training ratio, so before any training it
 # says what the {term}`gene mean` says. Whatever it says beyond that, it has learnt.
 #
@@ -191,10 +191,10 @@ lab.profiles.finding(
 #
 # The third is `n_components`. A latent of few dimensions is made to rebuild counts. On the way it
 # may lose some of what totals say of ratios. What totals say of ratios is also nearly linear in
-# them: no bent function that we tried found more ({doc}`chapter 3 <03_training>` tells which). So
+# them: no bent function that we tried found more (they are listed in {doc}`tried`). So
 # the plainest summary serves: thirty principal components, fixed before training. They are what the
 # {term}`baseline` reads that any statistician would try first, a regression for each gene.
-# {doc}`Chapter 3 <03_training>` takes each of these parts away and measures what is lost.
+# {doc}`Chapter 3 <03_training>` takes own counts and components away and measures what is lost.
 #
 # :::{margin} Machine learning
 # **Principal components.** The directions along which cells differ most, each at a right angle to
@@ -727,7 +727,7 @@ lab.profiles.finding(
 )
 
 # %% [markdown]
-# (The head is young, and pulls harder as it learns. Read off how the two splicing losses compare.)
+# (The head is young, and pulls harder as it learns. What counts here is how the bar of the averaged loss compares with that of the summed one.)
 # So with $\lambda = 1$, read literally, the encoder learns nearly what the ELBO alone would teach it. A mean over entries is the sum per
 # cell divided by the number of counted genes, and no weight of order one makes up for that.
 #

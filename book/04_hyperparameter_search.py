@@ -311,8 +311,8 @@ lab.profiles.finding(
 #
 # Now the five best of each study are trained anew, with seeds that no trial had, and only now are
 # the test cells read. The split stays that of the search: with another one, cells that chose the
-# winners would come back as test cells. The spread below is therefore that of initial weights and
-# {term}`minibatches <minibatch>` on *one* split; in {doc}`chapter 3 <03_training>` each seed has
+# winners would come back as test cells. Where there are several seeds, the spread below is that of initial weights
+# and {term}`minibatches <minibatch>` on *one* split; in {doc}`chapter 3 <03_training>` each seed has
 # its own, which moves scores more. Beside them, on the same cells: the default for the same number
 # of epochs, and the ridge regression. {term}`D²` and {term}`within-gene r` are those of
 # {doc}`chapter 1 <01_data>`.
@@ -420,7 +420,7 @@ lab.profiles.finding(
     f"test cells the default, which was not chosen here, moves by {cells['default']:+.2f} and the ridge "
     f"by {cells['RidgeBinomial']:+.2f}. Beyond the default's move, the winners of the grid lose "
     f"{curse('grid')} from the validation to the test cells, those of TPE {curse('tpe')} (mean of the "
-    "five, with an interval over initial weights).",
+    "five, in percentage points; with several seeds, an interval over initial weights).",
     profile,
     kept=f"From choosing to new cells, the five best of the grid go from {means['grid'].iloc[0]:+.2f} % to {means['grid'].iloc[2]:+.2f} %.",
 )
@@ -528,7 +528,8 @@ lab.profiles.finding(
 # table = tables["grid"]
 # table.groupby("lr")["state"].value_counts().unstack(fill_value=0)
 # ```
-# Count the pruned ones by learning rate. A small rate starts slowly, and the median it is compared
+# Count the pruned ones by learning rate; a short search may have pruned none, and then its states say
+# nothing. A small rate starts slowly, and the median it is compared
 # with was made by faster ones, so pruning prefers what is good *early*. Where an hour must do for
 # 90 configurations that may be a fair price, but it is a price.
 # :::

@@ -127,9 +127,9 @@ for (name, field), ax in zip(panels.items(), axes.flat, strict=True):
 # own ratio differs from what any model knows of it: a {term}`beta-binomial`, whose
 # {term}`concentration` each gene has from the training cells' counts. Models store it, and
 # `impute_layers` writes it beside the layers. Here are the slopes of all three ways (the first,
-# `n_draws=0`, is what scVelo would do), set against those of the same cells' true counts. As a measure
-# of what is possible at all, the row of the training cells has the slopes of other cells' true
-# counts.
+# `n_draws=0`, is what scVelo would do), set against those of the same cells' true counts. For
+# comparison, the row of the training cells has the slopes of other cells' true counts: two samples
+# of the same tissue already differ by so much.
 
 # %%
 ways = {
@@ -211,7 +211,9 @@ _, axes = plt.subplots(3, 2, figsize=(7.4, 7.8))
 for (name, field), (left, right) in zip(shown.items(), axes, strict=True):
     lab.plots.phase_portrait(field, gene, ax=left).set_title(f"{gene}, {name}")
     lab.plots.gene_velocity(field, gene, ax=right)
-_ = axes[0, 0].legend(fontsize=8, markerscale=2)
+_ = plt.gcf().legend(
+    *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, markerscale=2
+)
 
 # %% [markdown]
 # And in the genes whose line fits the true counts best:
@@ -337,8 +339,8 @@ for score in ("cosine", "accuracy"):
     }
     level = [rows[n].removeprefix("ratios: ") for n in lab.fields.BASELINES if n not in ahead]
     told.append(
-        f"in {score}, SplicedVAE is ahead of {len(ahead & set(plain))} of these {len(plain)}; given "
-        f"its draws, not behind it: {', '.join(level) or 'none'}"
+        f"in {score}, SplicedVAE is ahead of {len(ahead & set(plain))} of these {len(plain)}. If the "
+        f"regressions get the same draws, it is not seen ahead of: {', '.join(level) or 'none'}"
     )
 lab.profiles.finding(
     "; ".join(told) + " (ahead: the interval of the difference is above 0).", profile
@@ -431,7 +433,8 @@ lab.profiles.finding(
 # This is a {term}`noise ceiling`, but a weaker one than that of {doc}`chapter 1 <01_data>`. There,
 # whatever varies counts as predictable, so no model can pass it. Here, what ratios do beyond the
 # model is chance, in each gene and cell apart. If totals tell some of it, a better model may pass.
-# Nothing that {doc}`was tried <tried>` had a larger D².
+# The regression without a network has a little more D² ({doc}`chapter 3 <03_training>`), and nothing
+# that {doc}`was tried <tried>` had much more.
 #
 # ### Cell by cell
 #
@@ -481,7 +484,8 @@ lab.plots.switched_fields(
 # splits them into training and test cells. A test cell is then often a blend of training cells. We
 # run the method both ways, on the UMAP and the labels of this chapter. One is *as published*
 # (*leaking* in the table). The other is honest: it resamples only what it is trained on. The honest
-# one reads spliced counts, as published, or totals, which is what our model sees. (Both, and the
+# one reads spliced counts, as published, or totals, which is what our model sees; the finding below compares with the version of spliced
+# counts. (Both, and the
 # majority of a cluster, have to be made anew for each turn of the compass, so theirs are averaged
 # over two turns, the others' over eighteen.)
 
@@ -516,7 +520,7 @@ accuracies = {
 table = scores.loc[list(directions), list(accuracies)].groupby("model", sort=False).mean()
 table.rename(index=directions, columns=accuracies).round(3)
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Dot plot of the accuracy over turns of the compass, a dot per seed: the gene mean in grey, the majority of a cluster, Velo-Predictor in its honest and leaking versions and transferred velocities in blue, SplicedVAE in orange, half against half in green; a dashed line at a quarter."}, "figure": {"caption": "Accuracies of directions (the paper's Figure 3K), averaged over turns of the compass. Velo-Predictor as published is tested on a resampled set, in which many cells are blends of training cells; the other rows are tested on the test cells. Dashed: one of four quadrants by chance.", "name": "fig-accuracies"}}
+# %% tags=["remove-input"] mystnb={"image": {"alt": "Dot plot of the accuracy over turns of the compass, a dot per seed: the gene mean in grey, the majority of a cluster, Velo-Predictor in its honest and leaking versions and transferred velocities in blue, SplicedVAE in orange, half against half in green; a dashed line at a quarter."}, "figure": {"caption": "Accuracies of directions (the paper's Figure 3K), averaged over turns of the compass. Velo-Predictor as published is tested on a resampled set, in which many cells are blends of training cells; the other rows are tested on the test cells. Dashed: a quarter, what guessing would get. Random vectors get more, since scVelo draws arrows towards neighbours.", "name": "fig-accuracies"}}
 told = {"null": "null", "reliability": "ceiling", "SplicedVAE": "ours"}
 roles = {x: told.get(x.split(":")[0].split(",")[0], "baseline") for x in directions.values()}
 ax = plt.figure(figsize=(7, 3.8)).add_subplot()
@@ -755,7 +759,8 @@ listed.astype(object).where(listed.notna(), "–")
 # should come from the decoder's means (`impute_layers(query, counts="denoised")`); the rows
 # *without own count* do that. (Latent and components hold a trace of each gene's count too, a
 # larger one where few genes make up a component; so read even their D² with some doubt.) In short:
-# train with `input="spliced"`, without the own count, and take denoised counts.
+# train with `input="spliced"`, without the own count, and take denoised counts. Then read this
+# query's line in the finding below: it may still say not to trust it.
 
 
 # %% tags=["remove-input"]
@@ -777,14 +782,18 @@ def verdict(query: str) -> str:
         f"- **{query}**: D² {d2:+.3f}; angle to the true arrow {angle:.0f}°; cosine above the gene mean's by "
         f"{lab.experiment.format_difference(answers, own, mean, 'cosine')}, above transfer's by "
         f"{lab.experiment.format_difference(answers, own, move, 'cosine')}. "
-        + (f"Trust them; the better field is from {best}." if trust else "Do not trust the ratios.")
+        + (
+            f"Trust them; the higher cosine is from {best}."
+            if trust
+            else "Do not trust the ratios."
+        )
     )
 
 
 wrong = answers.loc[f"{lab.queries.SPLICED}: SplicedVAE{lab.queries.WRONG_INPUT}", "d2"].mean()
 same, other = (f"{q}: SplicedVAE" for q in (lab.queries.SAME_TISSUE, lab.queries.OTHER_TISSUE))
 lab.profiles.finding(
-    "by a rule (trust where D² is above 0, the cosine surely above the gene mean's, and arrows are less "
+    "by a rule (trust where D² is above 0, the cosine above the gene mean's, surely so if there are several seeds, and arrows are less "
     "than 45° off on average):\n\n"
     + "\n".join(map(verdict, outcome.index.unique("query")))
     + f"\n\nSpliced counts given to the model for totals have D² {wrong:+.3f}. And mind the other tissue: its "
@@ -793,7 +802,7 @@ lab.profiles.finding(
     f"that of the training tissue {answers.loc[same, 'angular_error'].mean():.0f}°. A D² does not vouch for a "
     "velocity: set the two beside each other.",
     profile,
-    kept=f"Spliced counts given to the model for totals have a D² of {wrong:+.3f}: do not draw that picture.",
+    kept=f"Spliced counts given to the model for totals have a D² of {wrong:+.3f}, whatever their arrows look like: do not use them.",
 )
 
 # %% [markdown]

@@ -430,7 +430,8 @@ lab.profiles.finding(
         f"{chromatin(case, lab.modality.WITH, 'cosine')} in the cosine to the true velocity; "
         f"encoded too, {chromatin(case, lab.modality.ENCODED, 'd2')} in D²; "
         f"measured in half of the cells, {chromatin(case, lab.modality.HALF, 'd2')} in D²; "
-        f"of other cells, {chromatin(case, lab.modality.PERMUTED, 'd2')}."
+        f"of other cells, {chromatin(case, lab.modality.PERMUTED, 'd2')} in D² and "
+        f"{chromatin(case, lab.modality.PERMUTED, 'cosine')} in the cosine."
         for case in lab.modality.CASES
     ),
     profile,
@@ -462,8 +463,8 @@ lab.profiles.finding(
 # and train one {term}`epoch` at three sizes, each in a process of its own, on the machine that
 # built this page. (The published book goes up to a million cells, the other {term}`profiles
 # <profile>` to fewer.) A straight line through the two smaller sizes predicts the largest, which it
-# has not seen; where it is right, it may be asked about ten million. Memory should not grow with
-# the corpus: that is what the blocks are for. Each size takes whole samples, as few as hold its
+# has not seen; where it is right, it may be asked about ten million. Memory should grow far
+# less than the corpus: that is what the blocks are for, and what still grows is the list of the cells. Each size takes whole samples, as few as hold its
 # cells, since a build takes as long as the files that it reads; a plan that takes little of each
 # takes longer.
 

@@ -163,7 +163,8 @@ _ = plt.gcf().legend(loc="outside lower center", ncols=2, markerscale=2)
 # each cell with the kinetics that it was simulated with.
 #
 # Two scores go with it. The *log loss* is minus the logarithm of the probability given to what
-# happened, averaged. The {term}`Brier score` is the squared distance from it. Smaller is better for
+# happened, averaged. The {term}`Brier score` is the squared distance between the probabilities and
+# what happened, which is 1 for one fate and 0 for the others, or a share of a clone. Smaller is better for
 # both. So that no fate has a probability of 0, the probabilities from some draws are mixed with one
 # uniform draw.
 
@@ -183,7 +184,9 @@ _ = lab.plots.reliability_curve(
 #
 # The rows of the table are futures of the same simulated cells. They differ in where the velocity
 # comes from, and in what is made of it. *Stay put* says that nothing happens. *Carried on* follows
-# the arrow. The *random walk* goes from neighbour to neighbour, as CellRank does {cite:p}`Lange2022`.
+# the arrow. The *random walk* goes from neighbour to neighbour, more often to those that the same
+# velocity points to, as CellRank does {cite:p}`Lange2022`. *Gene mean* takes its velocity from ratios
+# that know nothing of cells.
 # *Futures of neighbours* borrows the true futures of training cells. Nobody has them outside of a
 # simulation, so it shows how good a forecast can be. For each row, validation cells choose how many
 # steps make up the horizon, and how much noise is best. The flow
@@ -226,8 +229,8 @@ error = (
 )
 lab.profiles.finding(
     f"the flow's calibration error is {error.iloc[1]:.3f} from true S/U and {error.iloc[0]:.3f} from "
-    "SplicedVAE. The next table sets it against its rivals, with mean and 95 % interval over seeds: "
-    "below 0 the flow is better.",
+    "SplicedVAE. The next table sets it against its rivals, with the mean over seeds and, if there are "
+    "several, its 95 % interval: below 0 the flow is better.",
     profile,
     kept=f"The flow's calibration error is {error.iloc[1]:.3f} from true S/U and {error.iloc[0]:.3f} from SplicedVAE (simulated cells).",
 )
@@ -288,8 +291,8 @@ else:
 # %% tags=["remove-input"]
 if "r" in real:
     text = "; ".join(
-        f"{name}: R {table.loc[name, 'r']:.3f}, Brier {table.loc[name, 'brier']:.3f}, log loss {table.loc[name, 'log_loss']:.3f}"
-        for name in ("flow", "flow, one path", "FateID")
+        f"{name}: R {table.loc[name, 'r']:.3f}, Brier {table.loc[name, 'brier']:.3f}, log loss {table.loc[name, 'log_loss']:.3f}, calibration error {table.loc[name, 'ece']:.3f}"
+        for name in ("flow", "flow, one path", "WOT", "PBA", "FateID")
     )
     lab.profiles.finding(
         f"on LARRY's test cells, noise chosen on clones that are not tested: {text}.", profile
@@ -325,8 +328,9 @@ lab.profiles.finding(
 #
 # What if a gene were held down? It is tempting to set its counts to 0, encode the cells again, and
 # draw their futures. We can do so here and know the right answer: in this simulation no gene acts on
-# another, so holding one down changes no fate at all. What moves more than other draws alone do, in the last
-# row, is the model's mistake.
+# another, so holding one down changes no fate at all. The futures are drawn with the same random
+# numbers, so whatever moves is the model's mistake. The last row, other random numbers and no gene
+# held down, says whether the mistake is a large one.
 # **This is an experiment in the model, not biology.**
 
 
@@ -363,10 +367,11 @@ pd.Series(changes, name="fates moved by (truth: 0)").to_frame().round(3)
 # %% tags=["remove-input"]
 worst = max(list(changes)[:-1], key=changes.get)
 lab.profiles.finding(
-    f"no gene acts on another here, yet holding down {worst.split(',')[0]} moves the model's fates by "
-    f"{changes[worst]:.3f}; other draws alone move them by {changes['nothing held down, other draws']:.3f}.",
+    f"no gene acts on another here, so every move is a mistake of the model. The largest is that of "
+    f"{worst.split(',')[0]}, "
+    f"{changes[worst]:.3f}; other random numbers alone move the fates by {changes['nothing held down, other draws']:.3f}.",
     profile,
-    kept=f"Holding one gene down moves the model's fates by {changes[worst]:.3f}, other draws alone by {changes['nothing held down, other draws']:.3f}: an experiment in the model.",
+    kept=f"Holding one gene down moves the model's fates by {changes[worst]:.3f}, other random numbers by {changes['nothing held down, other draws']:.3f}: an experiment in the model.",
 )
 
 # %% [markdown]

@@ -118,7 +118,7 @@ ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
 plt.show()
 
 # %% tags=["remove-input"]
-of = share.dropna().groupby(["target", "from"])["share"].agg(["mean", "min", "max"])
+of = share.dropna(subset="share").groupby(["target", "from"])["share"].agg(["mean", "min", "max"])
 means = elsewhere.groupby(["target", "from"])["d2_own_mean"].mean()
 lab.profiles.finding(
     f"({which}; share of the within-gene r of a model of the target's own cells, and D² over the "
@@ -286,16 +286,16 @@ plt.show()
 # If it does so as well as for validation cells of the training, the state that it reads is really there.
 # From that state, ratios are read.
 #
-# How far off is a velocity of such support? That was measured once, on the validation cells of the
+# How far off is the velocity of a cell whose halves predict each other so well? That was measured once, on the validation cells of the
 # training. Their true counts are known, and they are made shallow and noisy on purpose, so that
 # there are bad ones among them. Fewer cells, or fewer genes, make a poorer velocity of the same
 # ratios; what they cost was measured on parts of the validation cells too.
 #
 # And which arrow is it? Chapter 5 drew ratios from what the model does not know, its weights and a
-# cell's latent, and found that arrows that disagree are often wrong. `trust` makes five such draws of
-# the query. A curve through the validation cells turns their disagreement into degrees.
+# cell's latent, and found that arrows that disagree are often wrong. The function `sv.trust` makes five such
+# draws of the query. A curve through the validation cells turns their disagreement into degrees.
 #
-# `trust` needs an expected angle of at most 35°, and no other warning. Up to 45°, which is chapter
+# The verdict is `trust` if the expected angle is at most 35° and nothing else warns. Up to 45°, which is chapter
 # 5's rule for whole fields with known truth, it is `caution`, since what is expected is no promise.
 # Beyond, or where cells hardly differ in the ways that were learnt, it is `do not trust`. Two more
 # things make it `caution`: fewer than 50 cells, and cells of which nearly all are unlike any training
@@ -387,7 +387,7 @@ pd.DataFrame(rows).T
 # | --- | --- | --- |
 # | 3′, introns counted | what the models here learn from | real: libraries and tissues above, pancreas |
 # | 5′ | meets other introns, so gene means differ: calibrate | nothing; no 5′ cells here |
-# | nuclei, multiome | mostly unspliced; train on nuclei | simulated |
+# | nuclei, multiome | mostly unspliced: a model of whole cells finds directions (above), and far too many spliced molecules; for ratios, calibrate or train on nuclei | simulated |
 # | Flex and other probes | probes lie on exons: there is no unspliced count to be had | simulated |
 # | Smart-seq | deep, whole length; no molecules to count | nothing; see {doc}`chapter 2 <02_architecture>` on what a molecule weighs |
 # | spliced counts alone | train with `input="spliced"` | simulated here; {doc}`chapter 5 <05_velocity>` |
@@ -412,7 +412,7 @@ pd.DataFrame(rows).T
 # ```
 # If a drug slowed splicing in some genes only, totals would differ between cells as before, and
 # those genes' ratios would be wrong. Nothing in the totals tells. Some cells with both forms do:
-# `model.calibrate` then finds offsets that are wide.
+# `model.calibrate` then finds offsets that differ widely from gene to gene.
 # :::
 #
 # ## What we found
@@ -435,8 +435,8 @@ lab.profiles.what_we_found(profile)
 # :::
 #
 # :::{dropdown} 2. How many cells with both counts do you need to set a gene's intercept?
-# Twenty help, and two hundred may already teach a model of their own. The second figure shows where
-# the lines cross.
+# Twenty help, and a few hundred may already teach a model of their own. The second figure shows
+# where the lines cross.
 # :::
 #
 # :::{dropdown} 3. What can `sv.trust` not see?

@@ -236,6 +236,8 @@ def test_smoke_finds_nothing(monkeypatch):
     profiles.finding("D² is 0.03", "standard")
     assert "not measured in this profile" in shown[0] and "0.03" not in shown[0]
     assert "D² is 0.03" in shown[1]
+    with pytest.raises(ValueError, match="number"):  # D² of nothing
+        profiles.finding("D² over the gene means:\n\n", "smoke")
 
 
 def test_one_thread_is_left_after_scanpy_has_run(tiny):

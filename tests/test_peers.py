@@ -299,6 +299,13 @@ def test_scorecard_reads_verdicts_from_the_table():
     assert card["CytoTRACE drift: a velocity without the two counts"] == scorecard.HOLDS
     assert card["DPT drift, root given: a velocity without the two counts"] == scorecard.FAILS
     assert not [claim for claim in card if "scTour" in claim]
+    alone = {
+        line["claim"]: line["verdict"] for line in scorecard.peer_claims(table.query("seed == 0"))
+    }
+    # one seed has no interval: what is not tested must not read as if it had failed
+    assert alone["SplicedVAE has a higher cosine than each of these"] == scorecard.ONE_SEED
+    assert alone["DPT drift, root given: a velocity without the two counts"] == scorecard.ONE_SEED
+    assert alone["CBDir tells a right velocity from a wrong one"] == scorecard.FAILS
 
 
 @pytest.mark.slow

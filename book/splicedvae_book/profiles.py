@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import warnings
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -169,7 +170,14 @@ def finding(text: str, profile: str, kept: str | None = None) -> None:
         A key of ``PROFILES``; ``"smoke"`` is too small to find anything.
     kept
         The finding in one sentence, for the page's last box, see :func:`what_we_found`.
+
+    Raises
+    ------
+    ValueError
+        The text holds no number: what it was computed from is missing.
     """
+    if not re.search("[0-9]", text):
+        raise ValueError(f"A finding must hold a number, and this one has none: {text!r}")
     if kept is not None:
         keep(kept)
     if profile == "smoke":

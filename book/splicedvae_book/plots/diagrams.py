@@ -76,7 +76,7 @@ def architecture(ax: Axes | None = None) -> Axes:
     prior = r"$w_g \sim \mathcal{N}(C\, l_g, \sigma_g^2)$"
     ax.text(6.2, 0.15, prior, ha="center", size=12, color=ORANGE)
     for y, colour, law in (
-        (2.75, GREEN, r"$x \sim \mathrm{NB}(\ell\rho, \theta)$"),
+        (2.75, GREEN, r"$x \sim \mathrm{NB}(\ell\rho, \phi)$"),
         (0.15, ORANGE, r"$s \sim \mathrm{Binomial}(n, \hat p)$"),
     ):
         ax.text(8.4, y, law, ha="center", size=12, color=colour)

@@ -91,7 +91,14 @@ def cosine_and_cbdir(scores: pd.DataFrame, names: Sequence[str], ax: Axes | None
         label = name.split(",")[0].removeprefix("null: ") + ", turned" * ("turned" in name)
         right, height = rows["cosine"].max() + 0.015, rows["cbdir"].mean()
         height = max([height, *(y + 0.06 for x, y in said if abs(x - right) < 0.2)])
-        ax.text(right, height, label, fontsize=8, va="center")
+        ax.text(
+            right,
+            height,
+            label,
+            fontsize=8,
+            va="center",
+            bbox={"fc": "white", "ec": "none", "pad": 1, "alpha": 0.8},  # over the two lines
+        )
         said.append((right, height))
     ax.axhline(scores.loc[reference, "cbdir"].mean(), ls="--", color=INK, lw=1)
     ax.axvline(0, color=INK, lw=0.8)
