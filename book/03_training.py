@@ -233,9 +233,9 @@ lab.profiles.finding(
 # ## Clearer clusters?
 #
 # The paper's Figures 2B and 3G show cell types in the latent space. A {term}`UMAP`
-# {cite:p}`McInnes2018` of a latent is a picture, not a measurement, so here are both: the picture,
-# and in the table above {term}`silhouette`, {term}`kNN purity` and the best {term}`Leiden ARI` of
-# the test cells (the glossary has one sentence for each; 1 would be perfect).
+# {cite:p}`McInnes2018` of a latent is a picture, not a measurement, so here are both.
+# The measurements are in the table above: {term}`silhouette`, {term}`kNN purity` and the best
+# {term}`Leiden ARI` of the test cells. The glossary has a sentence for each; 1 would be perfect.
 #
 # :::{margin} Biology
 # **Cell type.** The eight names were given by the people who made the data: they cut the cells into
