@@ -74,6 +74,18 @@ def test_slides_hold_goals_figures_and_questions(smoke, name):
     figures = [cell for cell in chapter.cells if slides.image(cell)]
     assert made[0] == f"# {title}" and slides.GOALS in made[1] and slides.QUESTIONS in made[-1]
     assert sum("<img" in text and "Note: " in text for text in made) == len(figures) > 0
+    goals = article(smoke, name).find(class_="admonition").get_text(" ", strip=True)
+    shown = BeautifulSoup(slides.section(made[1]), "html.parser").get_text(" ", strip=True)
+    words = re.compile(r"\w+").findall
+    assert words(shown) == words(goals)  # whole, also where a goal goes over two lines
+
+
+def test_a_slide_is_html_with_its_formula_whole():
+    made = slides.section(
+        "## A\n\n$a_b < c_d$ and `x`\n\n| r |\n| --- |\n| 1 |\n\nNote: said, $z_1$."
+    )
+    assert r"\(a_b &lt; c_d\)" in made and "<code>x</code>" in made and "<td>1</td>" in made
+    assert made.count("<aside") == 1 and r"said, <span" in made and "Note:" not in made
 
 
 @pytest.mark.slow

@@ -97,6 +97,7 @@ def _block(match: re.Match) -> str:
     body = re.sub(r"^:(?:label|class): .*\n", "", body, flags=re.MULTILINE).strip()
     if kind in ("solution", "dropdown"):
         title = title if kind == "dropdown" else "Solution"
+        title = re.sub(r"`([^`]+)`", r"<code>\1</code>", title)  # no Markdown within HTML
         return f"<details><summary>{title}</summary>\n\n{body}\n\n</details>"
     if kind == "exercise":
         return f"**Exercise. {title}**\n\n{body}"

@@ -3,7 +3,8 @@
     python book/tools/slides.py [--out FOLDER]
 
 A chapter's slides are its title and goals, each section's figure with its caption, its findings,
-and the three questions. They are HTML with reveal.js, which a browser fetches when it opens them.
+and the three questions. They are HTML, which reveal.js makes into slides. A browser fetches it when
+it opens them; without network it shows them one below the other.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
+from markdown_it import MarkdownIt
+from mdit_py_plugins.dollarmath import dollarmath_plugin
 
 # beside this script
 import plain
@@ -24,6 +27,11 @@ from colab import ROOT
 GOALS, QUESTIONS = "In this chapter", "## Three questions"
 EXECUTED = ROOT / "_build" / "executed" / "book"
 REVEAL = "https://cdn.jsdelivr.net/npm/reveal.js@5.1.0"
+MARKDOWN = MarkdownIt("commonmark", {"html": True}).enable("table")
+MARKDOWN.use(  # formulas as MathJax finds them
+    dollarmath_plugin,
+    renderer=lambda tex, of: html.escape(rf"\[{tex}\]" if of["display_mode"] else rf"\({tex}\)"),
+)
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -31,18 +39,21 @@ PAGE = """<!doctype html>
 <title>{title}</title>
 <link rel="stylesheet" href="{reveal}/dist/reveal.css">
 <link rel="stylesheet" href="{reveal}/dist/theme/white.css">
-<style>.reveal {{ font-size: 26px }} .reveal img {{ max-height: 62vh; max-width: 100% }}</style>
+<style>
+.reveal {{ font-size: 26px }}
+.reveal h1, .reveal h2 {{ text-transform: none }}
+.reveal img {{ max-height: 62vh; max-width: 100% }}
+</style>
 </head>
 <body>
 <div class="reveal"><div class="slides">
 {sections}
 </div></div>
 <script src="{reveal}/dist/reveal.js"></script>
-<script src="{reveal}/plugin/markdown/markdown.js"></script>
 <script src="{reveal}/plugin/math/math.js"></script>
 <script src="{reveal}/plugin/notes/notes.js"></script>
 <script>
-Reveal.initialize({{ hash: true, plugins: [RevealMarkdown, RevealMath.MathJax3, RevealNotes] }});
+Reveal.initialize({{ hash: true, plugins: [RevealMath.MathJax3, RevealNotes] }});
 </script>
 </body>
 </html>
@@ -84,8 +95,8 @@ def slides(chapter: nbformat.NotebookNode, name: str) -> tuple[str, list[str]]:
             for line in re.findall(r"^##+ (.+)$", text, re.M):
                 heading = line
             if GOALS in text:
-                goals = re.findall(r"^> - (.+)$", text, re.M)
-                found.append("\n".join([f"## {GOALS}", "", *(f"- {goal}" for goal in goals)]))
+                goals = re.findall(r"^> (- .+|  \S.+)$", text, re.M)
+                found.append("\n".join([f"## {GOALS}", "", *goals]))
             if QUESTIONS in text:
                 found.append(text[text.index(QUESTIONS) :])
         elif figure := image(cell):
@@ -94,6 +105,13 @@ def slides(chapter: nbformat.NotebookNode, name: str) -> tuple[str, list[str]]:
             found.append(f"## {heading}\n\n{figure}\n\nNote: {caption}")
         found += [f"## {heading}\n\n{box}" for box in boxes(cell)]
     return title, found
+
+
+def section(text: str) -> str:
+    """Return a slide in HTML; what follows ``Note:`` is for the speaker."""
+    shown, _, note = text.partition("\n\nNote: ")
+    aside = f'<aside class="notes">{MARKDOWN.render(note)}</aside>' if note else ""
+    return f"<section>\n{MARKDOWN.render(shown)}{aside}</section>"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -108,10 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     for file in chapters:
         title, made = slides(nbformat.read(file, as_version=4), file.stem)
-        sections = "\n".join(
-            f"<section data-markdown><textarea data-template>\n{text}\n</textarea></section>"
-            for text in made
-        )
+        sections = "\n".join(map(section, made))
         page = PAGE.format(title=html.escape(title), reveal=REVEAL, sections=sections)
         (args.out / f"{file.stem}.html").write_text(page)
         print(f"{args.out / file.stem}.html: {len(made)} slides")
