@@ -311,8 +311,8 @@ lab.profiles.finding(
 # %% [markdown]
 # ### As they would be used
 #
-# The baselines are given all that `sv.velocity.fit` has, the draws included: every row differs
-# from the next in its ratios alone. That is the right question about *ratios*. Somebody who has a
+# The baselines are given all that `sv.velocity.fit` has, the draws included: rows of ratios
+# differ in their ratios alone. That is the right question about *ratios*. Somebody who has a
 # baseline and scVelo, and not this package, has another: their slopes come from expectations. So
 # here are the same ratios as they would use them (*alone*), and what SplicedVAE with its draws has
 # more.
@@ -397,7 +397,8 @@ lab.profiles.finding(
 # overdispersed as the genes are. The velocity of these counts then stands for the measured one.
 # Against it, SplicedVAE knows all that can be known, and what it lacks of 1 is noise, of the counts
 # and of the slopes. The baselines are scored on the same draws, so the table also says how far
-# ahead of them a model that is *right* would be.
+# ahead of them a model that is *right* would be. (With few cells the drawn counts may be noisier
+# than the measured ones, and the figure lower.)
 
 # %%
 pd.DataFrame(
@@ -729,7 +730,7 @@ _ = lab.plots.stream(query)
 #   capture of its spliced and its unspliced molecules;
 # - a **simulated tissue**, and **another** one, in which the same genes run another programme. For
 #   these two a model is trained on the first tissue, and asked about other cells of it and of the
-#   second.
+#   second. Their velocity is known, so even the true counts are not at 1 there.
 #
 # {term}`Velocity transfer <velocity transfer>` stands beside the model: it needs no ratios, but a
 # reference that matches. So does the hierarchical regression, where the query has totals.

@@ -70,9 +70,9 @@ claims[["definition", "baseline", "null", "ceiling"]]
 #
 # {doc}`Chapter 9 <09_peers>` runs the methods of others that promise a velocity without the two
 # counts. Each has a line of its own, by the same rules; *ours* is here the figure that we measured
-# for it, and the {term}`null` is random vectors. The last three lines are claims of ours. *CBDir tells
-# a right velocity* does not hold if the method with the most CBDir has at least as much as the true
-# counts, and less than half of SplicedVAE's cosine.
+# for it, and the {term}`null` is random vectors. The last three lines are claims of ours. The very
+# last takes the method with the most {term}`CBDir`. If it has at least as much as the true counts,
+# and yet less than half of SplicedVAE's cosine, CBDir does not tell a right velocity.
 
 # %%
 others = pd.DataFrame(card["peers"]).set_index("claim")
@@ -101,7 +101,7 @@ others[["ours", "baseline", "null", "ceiling", "verdict"]]
 # if with it. The share of genes holds if it comes within a hundredth of the paper's on 8,000 genes;
 # with fewer genes it is not tested. Where there is one seed there is no interval, and the verdict is
 # *not tested: one seed*. In the standard profile the methods of others run on the first split alone,
-# so SplicedVAE's figures beside them are those of that split.
+# so SplicedVAE's figures beside them are those of that split, with slopes from new draws.
 #
 # In our three rows of velocity, the column *ceiling* says what ours would score if its ratios were
 # true, and what one half of the molecules says of the other. A prediction may surpass the latter;

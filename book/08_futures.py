@@ -188,7 +188,8 @@ _ = lab.plots.reliability_curve(
 # velocity points to, as CellRank does {cite:p}`Lange2022`. *Gene mean* takes its velocity from ratios
 # that know nothing of cells.
 # *Futures of neighbours* borrows the true futures of training cells. Nobody has them outside of a
-# simulation, so it shows how good a forecast can be. For each row, validation cells choose how many
+# simulation, so its energy score shows how good a forecast can be. (Its fates are coarse, from few
+# neighbours.) For each row, validation cells choose how many
 # steps make up the horizon, and how much noise is best. The flow
 # learns from the walk's own single steps, so the walk, which never leaves the cells, is a strong
 # rival.

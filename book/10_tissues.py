@@ -139,7 +139,8 @@ lab.profiles.finding(
 # each gene's logit by an offset. Genes with few molecules borrow from the others: all offsets have
 # a common prior, whose mean and width are learnt from them (empirical Bayes). The figure asks what
 # it is worth, over the *own* gene means of the target. To know these, you would need hundreds of its
-# cells. Beside it is what the same few cells teach without any model from elsewhere.
+# cells. Beside it is what the same few cells teach without any model from elsewhere: twenty cells teach
+# little, a few hundred enough for a model of their own.
 
 # %% mystnb={"image": {"alt": "D squared over the target's own gene means against the number of target cells with both forms, 20, 50 and 200: calibrated SplicedVAE from elsewhere above the gene mean, the ridge and the regression of the same few cells."}, "figure": {"caption": "Offsets from 20, 50 and 200 cells of the target. The line at 0 is the target's own gene means, from all cells that are not tested. Orange is SplicedVAE: where it lies above the others, a model from elsewhere whose intercepts are set is worth more than the three simple models learnt from these cells alone.", "name": "fig-offsets"}} tags=["hide-input"]
 few = [n for n in lab.tissues.CALIBRATED if (known["cells"] == n).any()]
@@ -299,7 +300,8 @@ plt.show()
 # 5's rule for whole fields with known truth, it is `caution`, since what is expected is no promise.
 # Beyond, or where cells hardly differ in the ways that were learnt, it is `do not trust`. Two more
 # things make it `caution`: fewer than 50 cells, and cells of which nearly all are unlike any training
-# cell. The reasons say what it was. Few molecules and missing genes are told too, but count only
+# cell. If even the training cells show no clear velocity, no angle is expected, and the verdict is
+# about ratios alone. The reasons say what it was. Few molecules and missing genes are told too, but count only
 # through the angle.
 #
 # Spliced counts in the place of totals need a test of their own: they differ between cells as
@@ -421,8 +423,8 @@ pd.DataFrame(rows).T
 lab.profiles.what_we_found(profile)
 
 # %% [markdown]
-# Differences between cells carry over fully to another library, and to another tissue in part:
-# the first finding says how much. A gene's mean does not carry over to another tissue. A few cells
+# In the standard build, differences between cells carry over fully to another library, and to
+# another tissue in part: the first finding says how much. A gene's mean does not carry over to another tissue. A few cells
 # with both forms set it, and velocity needs it less than D² does. With hundreds of own cells,
 # learn from these. Whether any of this holds for *your* cells, totals can say to a good
 # part: not whether each ratio is right, but whether the model still reads a state that is there.
@@ -434,7 +436,7 @@ lab.profiles.what_we_found(profile)
 # not: it depends on the tissue and on how the molecules were captured.
 # :::
 #
-# :::{dropdown} 2. How many cells with both counts do you need to set a gene's intercept?
+# :::{dropdown} 2. How many cells with both counts do you need to set a gene's intercept, and how many for a model of their own?
 # Twenty help, and a few hundred may already teach a model of their own. The second figure shows
 # where the lines cross.
 # :::
