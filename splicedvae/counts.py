@@ -20,6 +20,7 @@ INPUTS = ("total", "spliced")  # what an encoder may see
 NAME_THEM = "Name the right ones with spliced_layer= and unspliced_layer=."
 #: A cell lacks a form if it has none where so many molecules are expected: chance, e⁻¹⁰, is out.
 EXPECTED = 10
+ROWS = 4096  # cells at a time
 MIN_COPIED = 10  # molecules of a cell; with fewer, both forms may be alike by chance
 
 
@@ -265,7 +266,8 @@ def checked_layers(
         for name, layer in zip(names, layers, strict=True)
     )
     sums = [_row_sums(layer) for layer in pair]
-    alike = (_row_sums(abs(pair[0] - pair[1])) == 0) & (sums[0] > 0)
+    alike = (sums[0] == sums[1]) & (sums[0] > 0)
+    alike[alike] = _row_sums(abs(pair[0][alike] - pair[1][alike])) == 0
     copied = alike & ((sums[0] >= MIN_COPIED) | (alike.sum() == (sums[0] + sums[1] > 0).sum()))
     if copied.any() and sums[0][copied].sum() >= MIN_COPIED:
         raise ValueError(
@@ -280,6 +282,20 @@ def checked_layers(
                 "learn ratios from. Quantify both forms, or name another layer."
             )
     return pair
+
+
+def _expected(
+    spliced: sparse.csr_array, unspliced: sparse.csr_array, share: np.ndarray
+) -> np.ndarray:
+    """Molecules of a form that each cell should have, some cells at a time to spare memory."""
+    expected = np.zeros(spliced.shape[0])
+    for first in range(0, len(expected), ROWS):
+        rows = slice(first, first + ROWS)
+        here = share if share.ndim == 1 else share[rows]
+        entries = sparse.csr_array((spliced[rows] + unspliced[rows]).multiply(here))
+        entries.data = np.minimum(entries.data, 1)  # a gene may be all of one form
+        expected[rows] = _row_sums(entries)
+    return expected
 
 
 def missing_form(
@@ -319,10 +335,10 @@ def missing_form(
         ratio = (per_gene[0] + overall) / (sum(per_gene) + 1)  # (genes,)
     lacks = np.full(len(s), "", dtype=object)
     for form, own, other, share in (("unspliced", u, s, 1 - ratio), ("spliced", s, u, ratio)):
-        entries = sparse.csr_array((spliced + unspliced).multiply(share))
-        entries.data = np.minimum(entries.data, 1)  # a gene may be all of one form
-        expected = _row_sums(entries)
         without = (own == 0) & (other > 0)
+        if not without.any():
+            continue
+        expected = _expected(spliced, unspliced, np.asarray(share))
         enough = EXPECTED
         if without.sum() >= 10 + 10 * np.exp(-expected).sum():
             enough = min(EXPECTED, -np.log(without.mean()))

@@ -248,17 +248,23 @@ class SplicingMixin:
         cells = self._validate_anndata(adata, any_batch=True)
         manager = self.get_anndata_manager(cells, required=True)
         keys = REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED
-        observed = [checked_values(key, manager.get_from_registry(key)) for key in keys]
+        given = [manager.get_from_registry(key) for key in keys]
+        observed = [
+            sparse.csr_array(checked_values(key, values), dtype=np.float32)
+            for key, values in zip(keys, given, strict=True)
+        ]
         lacks = np.full(cells.n_obs, "", dtype=object)
         if self.input == "total":
             batch = np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()
             usual = torch.sigmoid(self.module.head.output.bias).detach().cpu().numpy()
             lacks = _form_that_was_not_counted(observed, batch, usual)
-        total = sparse.csr_matrix(observed[0], dtype=np.float32)
-        del observed  # as large as what is to be written
+        total = sparse.csr_matrix(observed[0])
+        if sparse.issparse(given[0]) and np.shares_memory(total.indices, given[0].indices):
+            total = total.copy()  # what is written shall not be tied to what was read
+        del observed, given  # as large as what is to be written
         unknown = self._of_no_known_batch(cells)
         given = {"batch_size": batch_size, "return_numpy": True}
-        layers, parts = (total.copy(), total.copy()), []
+        layers, parts = (total, total.copy()), []  # each cell's totals are read, then replaced
         for first in range(0, cells.n_obs, CELLS_AT_ONCE):
             rows = np.arange(first, min(first + CELLS_AT_ONCE, cells.n_obs))
             ratio = self.get_splicing_ratio(
@@ -460,8 +466,9 @@ def _form_that_was_not_counted(
     total, *forms = observed
     lacks = missing_form(*forms, batch, usual)
     for form, other in zip(("unspliced", "spliced"), forms, strict=True):
-        same = np.asarray(abs(total - other).sum(axis=1)).ravel() == 0
-        lacks[(lacks == form) & ~same] = ""
+        rows = np.flatnonzero(lacks == form)
+        differs = np.asarray(abs(total[rows] - other[rows]).sum(axis=1)).ravel() > 0
+        lacks[rows[differs]] = ""
         if n := (lacks == form).sum():
             logger.warning(
                 "%d cells have no %s counts, so their counts are no totals: they are kept as they "
