@@ -428,8 +428,7 @@ lab.profiles.finding(
 # %% [markdown]
 # That last condition matters. The bootstrap counts every difference between cells as predictable,
 # also bursts of one gene that leave no mark on any other. A ceiling is an upper bound, not a
-# promise. The two estimates of it differ most where few molecules are left to thin, so take them as
-# a range.
+# promise. The two estimates of it differ, so take them as a range.
 #
 # :::{exercise} Depth or cells?
 # :label: ex-depth

@@ -266,8 +266,7 @@ def checked_layers(
         for name, layer in zip(names, layers, strict=True)
     )
     sums = [_row_sums(layer) for layer in pair]
-    alike = (sums[0] == sums[1]) & (sums[0] > 0)
-    alike[alike] = _row_sums(abs(pair[0][alike] - pair[1][alike])) == 0
+    alike = (_row_sums(abs(pair[0] - pair[1])) == 0) & (sums[0] > 0)
     copied = alike & ((sums[0] >= MIN_COPIED) | (alike.sum() == (sums[0] + sums[1] > 0).sum()))
     if copied.any() and sums[0][copied].sum() >= MIN_COPIED:
         raise ValueError(

@@ -248,10 +248,10 @@ class SplicingMixin:
         cells = self._validate_anndata(adata, any_batch=True)
         manager = self.get_anndata_manager(cells, required=True)
         keys = REGISTRY_KEYS.X_KEY, SPLICED, UNSPLICED
-        given = [manager.get_from_registry(key) for key in keys]
+        held = [manager.get_from_registry(key) for key in keys]
         observed = [
             sparse.csr_array(checked_values(key, values), dtype=np.float32)
-            for key, values in zip(keys, given, strict=True)
+            for key, values in zip(keys, held, strict=True)
         ]
         lacks = np.full(cells.n_obs, "", dtype=object)
         if self.input == "total":
@@ -259,9 +259,9 @@ class SplicingMixin:
             usual = torch.sigmoid(self.module.head.output.bias).detach().cpu().numpy()
             lacks = _form_that_was_not_counted(observed, batch, usual)
         total = sparse.csr_matrix(observed[0])
-        if sparse.issparse(given[0]) and np.shares_memory(total.indices, given[0].indices):
+        if sparse.issparse(held[0]) and np.shares_memory(total.indices, held[0].indices):
             total = total.copy()  # what is written shall not be tied to what was read
-        del observed, given  # as large as what is to be written
+        del observed, held  # as large as what is to be written
         unknown = self._of_no_known_batch(cells)
         given = {"batch_size": batch_size, "return_numpy": True}
         layers, parts = (total, total.copy()), []  # each cell's totals are read, then replaced
