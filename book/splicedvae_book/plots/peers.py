@@ -87,7 +87,7 @@ def cosine_and_cbdir(scores: pd.DataFrame, names: Sequence[str], ax: Axes | None
         rows = scores.loc[name]
         ours = name.startswith("SplicedVAE")
         colour = ROLES["ours" if ours else "null" if name.startswith("null") else "baseline"]
-        ax.plot(rows["cosine"], rows["cbdir"], "o", color=colour, alpha=0.7, mew=0)
+        ax.plot(rows["cosine"], rows["cbdir"], "o", color=colour, alpha=0.7, mew=0, zorder=4)
         label = name.split(",")[0].removeprefix("null: ") + ", turned" * ("turned" in name)
         right, height = rows["cosine"].max() + 0.015, rows["cbdir"].mean()
         height = max([height, *(y + 0.06 for x, y in said if abs(x - right) < 0.2)])
